@@ -138,8 +138,18 @@ class Environment(BaseSettings):
     PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port the server listens on")
     DEBUG: bool = Field(False, description="Django's debug pages; never on a reachable host")
     SECRET_KEY: str | None = Field(None, description="Django's secret; empty makes one in `.run/`, readable by its owner")
+    METRICS_PUBLIC_LOOPBACK: bool = Field(True, description="1: `/metrics` needs no key from this machine itself")
+    TRUST_PROXY: bool = Field(
+        False, description="1: a TLS proxy in front sets X-Forwarded-Proto; turns on HTTPS redirect and secure cookies"
+    )
+    CSRF_TRUSTED_ORIGINS: str = Field("", description="comma-separated origins (https://…) of the admin behind a proxy")
+    USAGE_KEEP_DAYS: Positive = Field(90, description="days that usage rows are kept")
+    DRAIN_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="at SIGTERM, how long running turns may take to end"
+    )
     ALLOWED_HOSTS: str = Field("*", description="comma-separated host names the HTTP side answers to")
     LOG_TEXT: bool = Field(False, description="1 writes what was said to the log")
+    LOG_FILE: Path | None = Field(None, description="log here, rotated at 100 MB; empty logs to stderr")
     RUN_DIR: Path = Field(BASE_DIR / ".run", description="pid file, log, database, secrets of this checkout")
     MODELS_DIR: Path = Field(BASE_DIR / ".models", description="where the demo model is kept")
 

@@ -1,0 +1,17 @@
+#!/usr/bin/env python
+"""Django's command line. ``serve`` and ``runserver`` start the engines, nothing else does."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+# The engine processes are spawned and import this file again: the guard keeps them from running it.
+if __name__ == "__main__":
+    main()
