@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,11 +25,9 @@ def _secret_key() -> str:
     if ENV.SECRET_KEY:
         return ENV.SECRET_KEY
     path = ENV.RUN_DIR / "secret.key"
-    try:
-        with path.open("x", opener=_owner_only) as file:
-            file.write(secrets.token_urlsafe(64))
-    except FileExistsError:
-        pass
+    # `x` fails where another process was first: both then read the same secret.
+    with suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:  # noqa: PTH123
+        file.write(secrets.token_urlsafe(64))
     return path.read_text().strip()
 
 
