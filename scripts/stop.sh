@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# End the server of this checkout and every engine process of it; of no other checkout. Turns that run are given
+# STOP_TIMEOUT_S (60) seconds to end.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+found=0
+if pid=$(server_pid); then
+    found=1
+    say "stopping the server (pid $pid)"
+    touch "$RUN_DIR/server.stopping" # main.sh, where it follows the log, knows that this was meant
+    # The server alone is told: it lets running turns end and shuts its engines down itself.
+    kill -TERM "$pid" 2>/dev/null || true
+    limit=$((SECONDS + ${STOP_TIMEOUT_S:-60}))
+    while owns "$pid" && ((SECONDS < limit)); do sleep 0.1; done
+    if owns "$pid"; then
+        say "not ended after ${STOP_TIMEOUT_S:-60} s: killing it"
+        kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
+    fi
+fi
+[[ -z $(leftovers) ]] || found=1
+end_leftovers
+rm -f "$RUN_DIR/server.pid" "$RUN_DIR/server.address"
+if ((found)); then say "stopped"; else say "no server of this checkout is running"; fi

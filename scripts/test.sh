@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Set everything up and run the tests. Exit status 0 only when every step passed.
+#
+#   scripts/test.sh         linters, the fast suite, the engine suite (real vLLM), the browser suite (Chromium)
+#   scripts/test.sh fast    linters and the fast suite
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+case ${1:-all} in
+    all | fast) ;;
+    *) die "'$1': allowed are nothing, or fast" ;;
+esac
+what=${1:-all}
+
+# -- what the tests need ---------------------------------------------------------------------------------------------
+
+find_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+
+need_chromium() {
+    ! find_chromium >/dev/null || return 0
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null ||
+        die "Chromium is missing and only root can install it: apt-get install chromium, or run scripts/test.sh fast"
+    say "installing Chromium"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+        </dev/null >/dev/null || die "Chromium cannot be installed by apt-get: see the lines above"
+}
+
+device=$(device)
+make_venv "$device"
+install "$device" dev
+.venv/bin/python scripts/demo_model.py >/dev/null
+.venv/bin/python scripts/tiny_model.py >/dev/null
+[[ $what == fast ]] || need_chromium
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+results=()
+failed=0
+step() { # step NAME COMMAND…: run it, remember how it went
+    local name=$1 began=$SECONDS verdict=passed
+    shift
+    printf '\n── %s ──\n' "$name"
+    "$@" </dev/null || { verdict=FAILED failed=1; }
+    results+=("$(printf '%-6s  %4d s  %s' "$verdict" $((SECONDS - began)) "$name")")
+}
+
+resolves() { # resolves VERSION: the CUDA lock against the index for that Python, nothing installed
+    uv_sources cuda
+    .venv/bin/uv pip compile requirements.txt --quiet --no-annotate --python-version "$1" \
+        --python-platform x86_64-manylinux_2_28 "${UV_SOURCES[@]}" | grep '^vllm=='
+}
+
+dockerfiles() { compgen -G "docker/Dockerfile*"; }
+
+step "ruff check" .venv/bin/ruff check .
+step "ruff format" .venv/bin/ruff format --check .
+step "mypy" .venv/bin/mypy
+step "shellcheck" .venv/bin/shellcheck -x scripts/*.sh .ci/run
+# shellcheck disable=SC2046  # the names have no spaces
+! dockerfiles >/dev/null || step "hadolint" .venv/bin/hadolint $(dockerfiles)
+step "manage.py check" .venv/bin/python manage.py check
+step "migrations" .venv/bin/python manage.py makemigrations --check --dry-run
+for version in 3.11 3.12; do
+    step "CUDA lock, Python $version" resolves "$version"
+done
+step "fast suite" .venv/bin/python -m pytest -m "not engine and not browser"
+if [[ $what == all ]]; then
+    step "engine suite" .venv/bin/python -m pytest -m engine
+    step "browser suite" .venv/bin/python -m pytest -m browser
+fi
+
+printf '\n── summary ──\n'
+printf '%s\n' "${results[@]}"
+((failed == 0)) || die "tests failed"
+say "all passed in $SECONDS s"
