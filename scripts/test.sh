@@ -20,8 +20,9 @@ find_chromium() { command -v chromium || command -v chromium-browser || command 
 
 need_chromium() {
     ! find_chromium >/dev/null || return 0
-    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null ||
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
         die "Chromium is missing and only root can install it: apt-get install chromium, or run scripts/test.sh fast"
+    fi
     say "installing Chromium"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
         </dev/null >/dev/null || die "Chromium cannot be installed by apt-get: see the lines above"
