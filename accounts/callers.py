@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Limits:
 class Caller:
     """An authenticated key. ``key_id`` is the row, or None for ``TEXT_API_KEY``; ``prefix`` is what logs may show.
 
-    ``personas`` are the slugs this key may use, None for all. ``expires_at`` is in Unix seconds.
+    ``personas`` are the slugs this key may use, None for all. ``expires_at`` is in Unix seconds. ``fingerprint`` is the
+    hash of the secret that was presented: after a rotation it tells the old secret's connections from the new one's.
     """
 
     key_id: int | None
@@ -41,3 +42,4 @@ class Caller:
     own_chat_prompt: bool = True
     own_tool_prompt: bool = True
     expires_at: float | None = None
+    fingerprint: str = field(default="", repr=False)

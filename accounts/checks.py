@@ -1,0 +1,27 @@
+"""System checks of this room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+
+MIN_KEY_LENGTH = 16
+_PLACEHOLDERS = ("changeme", "change-me", "secret", "your", "test", "example", "placeholder", "password", "12345")
+
+
+@checks.register(checks.Tags.security)
+def text_api_key(**_: Any) -> list[checks.CheckMessage]:
+    """``TEXT_API_KEY`` is a key like any other: it must not be guessable where the server is meant for others."""
+    key = settings.ENV.TEXT_API_KEY
+    if settings.DEBUG or not key:
+        return []
+    if len(key) < MIN_KEY_LENGTH:
+        hint = "Make one with `python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
+        return [
+            checks.Warning(f"TEXT_API_KEY is shorter than {MIN_KEY_LENGTH} characters.", hint=hint, id="accounts.W001")
+        ]
+    if any(word in key.lower() for word in _PLACEHOLDERS) or len(set(key)) < 6:
+        return [checks.Warning("TEXT_API_KEY looks like a placeholder.", hint="Use a random one.", id="accounts.W002")]
+    return []

@@ -1,0 +1,120 @@
+"""Reads of keys: who calls, and what they used today. Called at connect and when an admin changed something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import F, Sum
+from django.utils import timezone
+
+from accounts.callers import Caller, Limits, Window
+from accounts.keys import ENV_PREFIX, hash_key, prefix_of, same
+from accounts.models import LIMIT_FIELDS, ApiKey, Usage
+
+_COLUMNS = (
+    "pk",
+    "name",
+    "prefix",
+    "hash",
+    "previous_hash",
+    "previous_until",
+    "expires_at",
+    "revoked_at",
+    *LIMIT_FIELDS,
+    "allow_own_chat_prompt",
+    "allow_own_tool_prompt",
+    "personas__slug",  # a left join: one row per persona, or one with None
+)
+_Row = dict[str, Any]
+
+
+async def find_caller(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
+    """The caller whose key this is, or None: unknown, expired or revoked. At most one query."""
+    if text_api_key and same(key, text_api_key):
+        return _env_caller(defaults)
+    prefix = prefix_of(key)
+    if prefix is None:
+        return None
+    rows = [row async for row in ApiKey.objects.filter(prefix=prefix).order_by().values(*_COLUMNS)]
+    return _caller(rows, hash_key(key), defaults, timezone.now())
+
+
+def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
+    """The same for synchronous views."""
+    if text_api_key and same(key, text_api_key):
+        return _env_caller(defaults)
+    prefix = prefix_of(key)
+    if prefix is None:
+        return None
+    rows = ApiKey.objects.filter(prefix=prefix).order_by().values(*_COLUMNS)
+    return _caller(rows, hash_key(key), defaults, timezone.now())
+
+
+async def caller_for(key_id: int, defaults: Limits, fingerprint: str = "") -> Caller | None:
+    """The key as it is now, for a live connection that holds an older ``Caller``; None: it must be closed.
+
+    With the old caller's ``fingerprint``, a secret that has been rotated away counts only until its time is over.
+    """
+    rows = [row async for row in ApiKey.objects.filter(pk=key_id).order_by().values(*_COLUMNS)]
+    return _caller(rows, fingerprint or None, defaults, timezone.now())
+
+
+async def tokens_today(prefix: str, now: float) -> int:
+    """Tokens this key has used since midnight UTC, as far as they are written. ``now`` in Unix seconds."""
+    midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    sums = await Usage.objects.filter(key_prefix=prefix, bucket__gte=midnight).aaggregate(
+        total=Sum(F("prompt_tokens") + F("completion_tokens") + F("tool_prompt_tokens") + F("tool_completion_tokens"))
+    )
+    return int(sums["total"] or 0)
+
+
+def _env_caller(defaults: Limits) -> Caller:
+    return Caller(key_id=None, prefix=ENV_PREFIX, name="TEXT_API_KEY", limits=defaults)
+
+
+def _caller(rows: Iterable[_Row], fingerprint: str | None, defaults: Limits, now: datetime) -> Caller | None:
+    """``fingerprint`` None: whoever holds the current secret."""
+    rows = list(rows)
+    if not rows:
+        return None
+    row = rows[0]
+    ends = [row["expires_at"]] if row["expires_at"] else []
+    if fingerprint is None:
+        fingerprint = row["hash"]
+    elif not same(fingerprint, row["hash"]):
+        if not row["previous_hash"] or not same(fingerprint, row["previous_hash"]):
+            return None
+        ends.append(row["previous_until"])
+    if row["revoked_at"] or any(end <= now for end in ends):
+        return None
+    slugs = frozenset(row["personas__slug"] for row in rows if row["personas__slug"] is not None)
+    return Caller(
+        key_id=row["pk"],
+        prefix=row["prefix"],
+        name=row["name"],
+        limits=_limits(row, defaults),
+        personas=slugs or None,
+        own_chat_prompt=row["allow_own_chat_prompt"],
+        own_tool_prompt=row["allow_own_tool_prompt"],
+        expires_at=min(ends).timestamp() if ends else None,
+        fingerprint=fingerprint,
+    )
+
+
+def _limits(row: _Row, defaults: Limits) -> Limits:
+    def own(name: str, default: Any) -> Any:
+        return default if row[name] is None else row[name]
+
+    def window(limit: str, seconds: str, default: Window) -> Window:
+        return Window(own(limit, default.limit), float(own(seconds, default.seconds)))
+
+    return Limits(
+        messages=window("max_messages", "message_window_s", defaults.messages),
+        cancels=window("max_cancels", "cancel_window_s", defaults.cancels),
+        persona_updates=window("max_persona_updates", "persona_update_window_s", defaults.persona_updates),
+        connections=own("max_connections", defaults.connections),
+        tokens_per_day=own("tokens_per_day", defaults.tokens_per_day),
+        max_out=own("max_out", defaults.max_out),
+    )
