@@ -1,0 +1,185 @@
+"""Device, model and wish → the arguments of one vLLM engine. Plain Python: says no before minutes are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.engines.base import EngineRole
+from inference.engines.device import GIB, Device
+from inference.engines.model_config import ModelConfig
+from inference.engines.spec import EngineSpec, ModelRefused
+
+CPU_BLOCK = 32
+# vLLM's CPU attention loads any other width and dies at the first request.
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+# What the two processes of one CPU engine need beside weights and cache (measured: 1.2 GiB).
+CPU_OVERHEAD = 5 * GIB // 4
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_FAMILIES = {
+    "awq": {"awq", "awq_marlin", "auto_awq", "compressed-tensors"},
+    "gptq": {"gptq", "gptq_marlin", "auto_gptq"},
+    "gptq_marlin": {"gptq", "gptq_marlin", "auto_gptq"},
+    "fp8": {"fp8", "fbgemm_fp8", "compressed-tensors", "modelopt"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """``arguments`` for ``AsyncEngineArgs``, ``environ`` to be set while the engine is built, ``facts`` for people."""
+
+    arguments: Mapping[str, Any]
+    environ: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+
+def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
+    """How this engine is to be started here. Raises :class:`ModelRefused`."""
+    _check_length(spec, config)
+    quantization = _quantization(spec, device, config)
+    kv_dtype = _kv_dtype(spec, device)
+    dtype = _dtype(device, config)
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": dtype,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "max_num_batched_tokens": max(spec.max_num_batched_tokens, spec.max_num_seqs),
+        "kv_cache_dtype": kv_dtype,
+        "enable_prefix_caching": True,
+        "scheduling_policy": "priority",
+        # Free white space lets a small model write line breaks until its tokens are spent.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "disable_log_stats": False,
+    }
+    if quantization is not None:
+        arguments["quantization"] = quantization
+    environ = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "0"}
+    facts = {
+        "quantization": quantization or config.quantization,
+        "dtype": dtype,
+        "kv_dtype": kv_dtype,
+        "device": device.kind,
+    }
+    if device.kind == "cpu":
+        _check_head_size(spec, config)
+        threads = bound_cores(spec, device)
+        arguments |= {
+            "block_size": CPU_BLOCK,
+            # Compiling takes two minutes on a small machine; the model is ready in half of one without.
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": _cpu_cache(spec, device, config, dtype, kv_dtype),
+        }
+        environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, threads))
+        facts |= {"threads": len(threads), "kv_cache_bytes": arguments["kv_cache_memory_bytes"]}
+    else:
+        arguments["gpu_memory_utilization"] = spec.gpu_fraction
+        _check_gpu_memory(spec, device, config, kv_dtype)
+    return LaunchPlan(arguments, environ, facts)
+
+
+def bound_cores(spec: EngineSpec, device: Device) -> tuple[int, ...]:
+    """The CPUs of one engine's threads. A core that the web server wants stalls every thread of a step, so it gets
+    the last core wherever there are three; on two the engines have one each, and it runs where there is room."""
+    cores = device.cores
+    if len(cores) <= 2:
+        return (cores[-1],) if spec.role is EngineRole.TOOL and not spec.alone else (cores[0],)
+    free = cores[:-1]
+    if spec.alone:
+        return free
+    chat = max(1, len(free) * 2 // 3)
+    return free[:chat] if spec.role is EngineRole.CHAT else free[chat:]
+
+
+def _check_length(spec: EngineSpec, config: ModelConfig) -> None:
+    if config.max_positions is not None and spec.max_model_len > config.max_positions:
+        raise ModelRefused(
+            f"{spec.role} model {spec.model}: {spec.role.upper()}_MAX_LEN={spec.max_model_len} does not fit, "
+            f"this model has {config.max_positions} positions"
+        )
+
+
+def _check_head_size(spec: EngineSpec, config: ModelConfig) -> None:
+    if config.head_size is not None and config.kv_values is not None and config.head_size not in CPU_HEAD_SIZES:
+        raise ModelRefused(
+            f"{spec.role} model {spec.model}: attention heads of width {config.head_size} have no CPU kernel; "
+            f"there are {', '.join(map(str, CPU_HEAD_SIZES))}"
+        )
+
+
+def _quantization(spec: EngineSpec, device: Device, config: ModelConfig) -> str | None:
+    """vLLM's name for quantizing float weights while loading; None where the weights stay as they are stored."""
+    name, asked, own = f"{spec.role} model {spec.model}", spec.quantization, config.quantization
+    if own is not None:
+        if asked == "none" or (asked in _FAMILIES and own not in _FAMILIES[asked]):
+            raise ModelRefused(f"{name}: its weights are stored as {own}, not as {asked}; leave quantization at auto")
+        if config.bits == 4 and device.kind == "cpu" and not device.has_avx512:
+            raise ModelRefused(f"{name}: 4-bit weights need AVX-512 on a CPU, and this one has none")
+        if "fp8" in own and not device.has_fp8:
+            raise ModelRefused(f"{name}: fp8 weights need a GPU of capability 8.9 or more; this is a {device}")
+        return None
+    if asked in ("awq", "gptq", "gptq_marlin"):
+        raise ModelRefused(f"{name}: its weights are not quantized with {asked}; name a model that is, or leave auto")
+    if asked == "fp8" and not device.has_fp8:
+        raise ModelRefused(f"{name}: fp8 needs a GPU of capability 8.9 or more; this is a {device}")
+    return "fp8_per_tensor" if device.has_fp8 and asked in ("auto", "fp8") else None
+
+
+def _kv_dtype(spec: EngineSpec, device: Device) -> str:
+    if spec.kv_dtype == "fp8" and not device.has_fp8:
+        raise ModelRefused(f"KV_DTYPE=fp8 needs a GPU of capability 8.9 or more; this is a {device}")
+    if spec.kv_dtype == "int8":
+        if device.kind == "cpu":
+            raise ModelRefused("KV_DTYPE=int8 needs a GPU: its kernels are Triton's")
+        return "int8_per_token_head"
+    return spec.kv_dtype
+
+
+def _dtype(device: Device, config: ModelConfig) -> str:
+    if device.kind == "cuda":
+        return "auto" if device.capability >= (8, 0) else "float16"
+    if config.bits == 4:
+        return "bfloat16"
+    return "bfloat16" if device.has_amx else "float32"
+
+
+def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str, kv_dtype: str) -> int:
+    """Bytes of KV cache: every sequence at full length where that fits, else what is left of this engine's share."""
+    share = int(device.free_memory * (0.9 if spec.alone else 0.45))
+    weights = (config.weight_bytes or 0) * (2 if dtype == "float32" and config.quantization is None else 1)
+    left = share - weights - CPU_OVERHEAD
+    one = _sequence_bytes(spec, config, dtype, kv_dtype)
+    if left < (one or 1):
+        needs = weights + CPU_OVERHEAD + (one or 0)
+        raise ModelRefused(
+            f"{spec.role} model {spec.model}: weights and a context of {spec.max_model_len} tokens need "
+            f"{needs / GIB:.1f} GiB; this engine's share of the free memory is {max(share, 0) / GIB:.1f} GiB"
+        )
+    return min(left, (one or GIB) * spec.max_num_seqs)
+
+
+def _check_gpu_memory(spec: EngineSpec, device: Device, config: ModelConfig, kv_dtype: str) -> None:
+    """Refuse what cannot fit by any count; the exact figure is vLLM's, once the weights are in."""
+    share = int(device.memory * spec.gpu_fraction)
+    if share > device.free_memory:
+        raise ModelRefused(
+            f"{spec.role} model {spec.model}: its share {spec.gpu_fraction:g} of the GPU is {share / GIB:.1f} GiB, "
+            f"and {device.free_memory / GIB:.1f} GiB are free"
+        )
+    weights = config.weight_bytes or 0
+    if device.has_fp8 and config.quantization is None:
+        weights //= 2
+    needs = weights + (_sequence_bytes(spec, config, "float16", kv_dtype) or 0)
+    if needs > share:
+        raise ModelRefused(
+            f"{spec.role} model {spec.model}: weights and a context of {spec.max_model_len} tokens need "
+            f"{needs / GIB:.1f} GiB of the GPU; its share is {share / GIB:.1f} GiB"
+        )
+
+
+def _sequence_bytes(spec: EngineSpec, config: ModelConfig, dtype: str, kv_dtype: str) -> int | None:
+    if config.kv_values is None:
+        return None
+    tokens = -(-spec.max_model_len // CPU_BLOCK) * CPU_BLOCK
+    return tokens * config.kv_values * (_BYTES[dtype] if kv_dtype == "auto" else 1)

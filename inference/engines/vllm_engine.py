@@ -1,0 +1,252 @@
+"""vLLM behind our engine protocol: the only file that knows it, for every version from 0.26 to 0.32.
+
+What differs between those versions and matters here: bad requests are ``ValueError`` before 0.32 and ``VLLMClientError``
+in it; everything else this file uses has one name and one meaning in all of them. vLLM is imported when an engine is
+built, never before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from inference.engines import model_config
+from inference.engines.arguments import LaunchPlan, plan
+from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.device import Device, probe
+from inference.engines.spec import EngineSpec, ModelRefused
+from inference.engines.tokenizer import end_token_ids, load_tokenizer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+TESTED = ((0, 26), (0, 32))
+# The GPU's sampler keeps this many biases per request; one more ends the engine.
+MAX_LOGIT_BIASES = 1024
+_FINISH = {"repetition": "stop"}
+# vLLM edits these in our own environment while it builds; other children of the server shall not inherit them.
+_LENT = ("LD_PRELOAD", "VLLM_CPU_OMP_THREADS_BIND", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")
+
+
+@cache
+def this_device() -> Device:
+    """The machine as it was before the first engine."""
+    return probe()
+
+
+def build(spec: EngineSpec) -> VllmEngine:
+    """Build one engine: seconds to minutes, so not on an event loop. Raises :class:`ModelRefused` where this machine cannot
+    run what is asked, and whatever vLLM raises where its engine process does not come up."""
+    device = this_device()
+    launch = plan(spec, device, model_config.read(spec.model))
+    tokenizer = load_tokenizer(spec.model)
+    with launch_environment(launch.environ):
+        import vllm
+
+        _check_version(vllm.__version__)
+        return VllmEngine(spec, launch, tokenizer)
+
+
+class VllmEngine:
+    """One ``AsyncLLM``. Built in a thread, then bound to the loop that serves by :meth:`bind`."""
+
+    def __init__(self, spec: EngineSpec, launch: LaunchPlan, tokenizer: PreTrainedTokenizerBase) -> None:
+        from vllm import exceptions
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        self.role: EngineRole = spec.role
+        self.model = spec.model
+        self.max_model_len = spec.max_model_len
+        self.tokenizer = tokenizer
+        self._launch = launch
+        self._tokens_input = tokens_input
+        self._structured = StructuredOutputsParams
+        self._dead_errors = (EngineDeadError,)
+        self._lost_errors = (EngineGenerateError,)
+        self._bad_request: tuple[type[Exception], ...] = (getattr(exceptions, "VLLMClientError", ValueError), ValueError)
+        recorder, self._metrics = _metrics_recorder()
+        self.registry: CollectorRegistry = self._metrics.registry
+        try:
+            args = AsyncEngineArgs(**launch.arguments)
+            config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        except (ValueError, NotImplementedError) as error:
+            raise ModelRefused(f"{spec.role} model {spec.model}: {_first_line(error)}") from error
+        self._llm = AsyncLLM.from_vllm_config(
+            config, usage_context=UsageContext.ENGINE_CONTEXT, stat_loggers=[recorder], enable_log_requests=False
+        )
+        self._ends = end_token_ids(tokenizer, spec.model)
+        self._sampling_params = partial(
+            SamplingParams,
+            output_kind=RequestOutputKind.DELTA,
+            stop_token_ids=sorted(self._ends),
+            skip_clone=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """False once the engine has died or was shut down."""
+        return not self._llm.errored
+
+    async def bind(self) -> None:
+        """Tie the engine's sockets to the running loop; every later call belongs to it."""
+        await self._llm.get_supported_tasks()
+
+    def shutdown(self, timeout: float) -> None:
+        """End the engine's processes; blocks for up to ``timeout`` seconds."""
+        self._llm.shutdown(timeout=timeout)
+
+    def facts(self) -> Mapping[str, Any]:
+        """What was chosen for this machine: ``quantization``, ``dtype``, ``kv_dtype``, ``device`` and, on a CPU,
+        ``threads`` and ``kv_cache_bytes``."""
+        return self._launch.facts
+
+    def stats(self) -> Mapping[str, Any]:
+        """See :meth:`inference.engines.base.Engine.stats`. The scheduler falls silent when it is idle, so its last numbers
+        count only while requests are open."""
+        unfinished = self._llm.output_processor.get_num_unfinished_requests()
+        return self._metrics.snapshot(unfinished)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """See :meth:`inference.engines.base.Engine.generate`. Raises ``ValueError`` for a request that the engine refuses."""
+        params = self._params(request)
+        prompt = self._tokens_input(list(request.prompt_ids))
+        if not prompt["prompt_token_ids"]:
+            raise ValueError("the prompt is empty")
+        try:
+            stream = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
+            async with aclosing(stream):
+                async for output in stream:
+                    yield self._delta(output)
+        except self._dead_errors as error:
+            raise EngineDead(f"the {self.role} engine is gone") from error
+        except self._lost_errors as error:
+            if self._llm.errored:
+                raise EngineDead(f"the {self.role} engine is gone") from error
+            raise RuntimeError(f"the {self.role} engine lost a request: {_first_line(error.__cause__ or error)}") from error
+        except self._bad_request as error:
+            raise ValueError(_first_line(error)) from error
+
+    def _params(self, request: GenerationRequest) -> Any:
+        if len(request.logit_bias) > MAX_LOGIT_BIASES:
+            raise ValueError(f"{len(request.logit_bias)} token biases; an engine takes {MAX_LOGIT_BIASES}")
+        wish = request.sampling
+        try:
+            return self._sampling_params(
+                max_tokens=request.max_tokens,
+                temperature=wish.temperature,
+                top_p=wish.top_p,
+                top_k=wish.top_k,
+                min_p=wish.min_p,
+                repetition_penalty=wish.repeat_penalty,
+                presence_penalty=wish.presence_penalty,
+                frequency_penalty=wish.frequency_penalty,
+                logit_bias=dict(request.logit_bias) or None,
+                structured_outputs=None if request.json_schema is None else self._structured(json=request.json_schema),
+            )
+        except self._bad_request as error:
+            raise ValueError(_first_line(error)) from error
+
+    def _delta(self, output: Any) -> Delta:
+        said = output.outputs[0]
+        ids = list(said.token_ids)
+        if said.finish_reason == "stop" and ids and ids[-1] in self._ends:
+            ids.pop()
+        return Delta(
+            text=said.text,
+            token_ids=ids,
+            finish_reason=_FINISH.get(said.finish_reason, said.finish_reason),
+            prompt_tokens=len(output.prompt_token_ids or ()),
+            cached_tokens=output.num_cached_tokens or 0,
+        )
+
+
+class _Metrics:
+    """One engine's Prometheus series in a registry of its own, and the scheduler's last word."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry
+
+        self.registry = CollectorRegistry()
+        self._last: Any = None
+        self._queries = self._hits = 0
+
+    def keep(self, scheduler: Any) -> None:
+        if scheduler is None:
+            return
+        self._last = scheduler
+        self._queries += scheduler.prefix_cache_stats.queries
+        self._hits += scheduler.prefix_cache_stats.hits
+
+    def snapshot(self, unfinished: int) -> dict[str, Any]:
+        busy = self._last if unfinished else None
+        waiting = min(busy.num_waiting_reqs + busy.num_skipped_waiting_reqs, unfinished) if busy else 0
+        return {
+            "running": unfinished - waiting,
+            "waiting": waiting,
+            "kv_usage": busy.kv_cache_usage if busy else 0.0,
+            "prefix_hit_rate": self._hits / self._queries if self._queries else 0.0,
+        }
+
+
+def _metrics_recorder() -> tuple[type[Any], _Metrics]:
+    """A stat logger class for one engine. It never raises: one that does takes the engine with it."""
+    from prometheus_client import Counter, Gauge, Histogram
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    metrics = _Metrics()
+
+    class Recorder(PrometheusStatLogger):  # type: ignore[misc, unused-ignore]
+        _gauge_cls = partial(Gauge, registry=metrics.registry)
+        _counter_cls = partial(Counter, registry=metrics.registry)
+        _histogram_cls = partial(Histogram, registry=metrics.registry)
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                metrics.keep(scheduler_stats)
+                super().record(scheduler_stats, iteration_stats, *args, **kwargs)
+            except Exception:
+                logger.exception("engine statistics were not recorded")
+
+    return Recorder, metrics
+
+
+@contextmanager
+def launch_environment(environ: Mapping[str, str]) -> Iterator[None]:
+    """vLLM reads its settings from the environment, at any time, and hands it to its processes; what only the
+    processes need is taken back afterwards."""
+    before = {name: os.environ.get(name) for name in _LENT}
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_version(version: str) -> None:
+    number = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+    if not TESTED[0] <= number <= TESTED[1]:
+        low, high = (".".join(map(str, end)) for end in TESTED)
+        logger.warning("vLLM %s: this server is tested with %s to %s", version, low, high)
+
+
+def _first_line(error: BaseException) -> str:
+    """The line of an error that says what is wrong; pydantic puts it on the third."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else repr(error))
+    return told.removeprefix("Value error, ").partition(" [type=")[0]
