@@ -56,7 +56,7 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
     if quantization is not None:
         arguments["quantization"] = quantization
     environ = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "0"}
-    facts = {
+    facts: dict[str, Any] = {
         "quantization": quantization or config.quantization,
         "dtype": dtype,
         "kv_dtype": kv_dtype,

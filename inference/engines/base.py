@@ -42,8 +42,8 @@ class GenerationRequest:
     """One request to an engine.
 
     ``request_id`` is unique in the process. ``prompt_ids`` are token ids of the engine's own tokenizer, special tokens
-    included. ``logit_bias`` maps token ids to additive biases for every step of the request. ``json_schema`` (a JSON text)
-    holds the output to that schema.
+    included. ``logit_bias`` maps token ids to additive biases for every step of the request. ``json_schema`` (a JSON
+    text) holds the output to that schema.
     """
 
     request_id: str
@@ -59,8 +59,8 @@ class GenerationRequest:
 class Delta:
     """What came since the last delta: text and the ids it was made from (either may be empty).
 
-    ``finish_reason`` is None until the last delta: ``stop``, ``length``, ``abort`` or ``error``. An end token is not among
-    ``token_ids`` and not in ``text``. ``cached_tokens`` counts prompt tokens that the prefix cache gave.
+    ``finish_reason`` is None until the last delta: ``stop``, ``length``, ``abort`` or ``error``. An end token is not
+    among ``token_ids`` and not in ``text``. ``cached_tokens`` counts prompt tokens that the prefix cache gave.
     """
 
     text: str

@@ -13,9 +13,9 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """``kind`` is ``cuda`` or ``cpu``. ``memory`` and ``free_memory`` are bytes of the memory that engines live in (the GPU's,
-    or what a container lets us have). ``capability`` is the GPU's, e.g. (9, 0). ``cores`` are the CPU ids that we may
-    use, one per physical core. ``flags`` are the CPU's instruction sets."""
+    """``kind`` is ``cuda`` or ``cpu``. ``memory`` and ``free_memory`` are bytes of the memory that engines live in
+    (the GPU's, or what a container lets us have). ``capability`` is the GPU's, e.g. (9, 0). ``cores`` are the CPU ids
+    that we may use, one per physical core. ``flags`` are the CPU's instruction sets."""
 
     kind: str
     memory: int
@@ -45,7 +45,8 @@ class Device:
 
 
 def probe() -> Device:
-    """The facts of this machine. Imports torch; does not start CUDA in this process beyond asking for the device's facts."""
+    """The facts of this machine. Imports torch; does not start CUDA in this process beyond asking for the device's
+    facts."""
     import torch
 
     if torch.cuda.is_available():

@@ -18,10 +18,10 @@ _STRETCHING = {"linear", "dynamic", "yarn"}
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """``max_positions`` is None where the config does not say. ``quantization`` is the config's ``quant_method`` (None: float
-    weights), ``bits`` its weight width. ``kv_values`` is how many numbers one token keeps in the cache, None where
-    that is not plain attention. ``head_size`` is the width of an attention head. ``weight_bytes`` is known for local
-    models only."""
+    """``max_positions`` is None where the config does not say. ``quantization`` is the config's ``quant_method``
+    (None: float weights), ``bits`` its weight width. ``kv_values`` is how many numbers one token keeps in the cache,
+    None where that is not plain attention. ``head_size`` is the width of an attention head. ``weight_bytes`` is known
+    for local models only."""
 
     architecture: str
     max_positions: int | None
@@ -76,7 +76,7 @@ def _from_hub(model: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise ModelRefused(f"model {model}: neither a folder here nor a Hub model that HF_TOKEN may read") from None
     except errors.LocalEntryNotFoundError:
-        raise ModelRefused(f"model {model}: no such folder, not in the Hub cache, and the Hub is out of reach") from None
+        raise ModelRefused(f"model {model}: no such folder, not cached, and the Hub is out of reach") from None
     except errors.EntryNotFoundError:
         raise ModelRefused(f"model {model}: this Hub model has no config.json") from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
@@ -118,7 +118,8 @@ def _head_size(config: Mapping[str, Any]) -> int | None:
 
 def _kv_values(config: Mapping[str, Any], head_size: int | None) -> int | None:
     layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
-    special = ("kv_lora_rank", "layer_types", "layers_block_type", "sliding_window_pattern")
-    if not (isinstance(layers, int) and isinstance(heads, int) and head_size) or any(key in config for key in special):
+    special = any(key in config for key in ("kv_lora_rank", "layers_block_type", "sliding_window_pattern"))
+    mixed = set(config.get("layer_types") or ()) - {"full_attention"}
+    if not (isinstance(layers, int) and isinstance(heads, int) and head_size) or special or mixed:
         return None
     return 2 * layers * int(config.get("num_key_value_heads") or heads) * head_size

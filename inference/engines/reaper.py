@@ -1,9 +1,9 @@
 """No engine process outlives its server. Standard library only: this file is also the guard's whole program.
 
-vLLM's engine processes do not notice that the process which started them died. So every engine process carries marks in
-its environment (the checkout, the server, the engine), and a guard, a small process in a session of its own, waits at
-a pipe whose other end only the server holds: when the pipe closes, it kills what still carries the server's mark. Linux only
-(``/proc``); elsewhere nothing is found and nothing is killed.
+vLLM's engine processes do not notice that the process which started them died. So every engine process carries marks
+in its environment (the checkout, the server, the engine), and a guard, a small process in a session of its own, waits
+at a pipe whose other end only the server holds: when the pipe closes, it kills what still carries the server's mark.
+Linux only (``/proc``); elsewhere nothing is found and nothing is killed.
 
     python -I -S reaper.py guard SERVER         started by the server
     python -I -S reaper.py kill CHECKOUT        every engine process of this checkout, for a stop script

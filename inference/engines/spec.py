@@ -1,5 +1,6 @@
 """What an operator asks of one engine, taken from the typed environment."""
 
+# ruff: noqa: N802 (the names are the environment's)
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ class ModelRefused(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One engine to be built. Lengths are tokens; ``gpu_fraction`` (0–1) is its share of the GPU's memory; ``alone`` means
-    that no other engine shares the machine."""
+    """One engine to be built. Lengths are tokens; ``gpu_fraction`` (0–1) is its share of the GPU's memory; ``alone``
+    means that no other engine shares the machine."""
 
     role: EngineRole
     model: str

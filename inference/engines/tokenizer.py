@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _MARK = "Mark0"
@@ -55,7 +56,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     rest = text.rpartition(_MARK)[2].lstrip()
     ids = tokenizer.encode(rest, add_special_tokens=False) if rest else []
-    return ids[0] if ids and ids[0] in set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values()) else None
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return ids[0] if ids and ids[0] in special else None
 
 
 def _generation_config_ends(model: str) -> set[int]:

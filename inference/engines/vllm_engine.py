@@ -1,8 +1,8 @@
 """vLLM behind our engine protocol: the only file that knows it, for every version from 0.26 to 0.32.
 
-What differs between those versions and matters here: bad requests are ``ValueError`` before 0.32 and ``VLLMClientError``
-in it; everything else this file uses has one name and one meaning in all of them. vLLM is imported when an engine is
-built, never before.
+What differs between those versions and matters here: bad requests are ``ValueError`` before 0.32 and
+``VLLMClientError`` in it; everything else this file uses has one name and one meaning in all of them. vLLM is imported
+when an engine is built, never before.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def this_device() -> Device:
 
 
 def build(spec: EngineSpec) -> VllmEngine:
-    """Build one engine: seconds to minutes, so not on an event loop. Raises :class:`ModelRefused` where this machine cannot
-    run what is asked, and whatever vLLM raises where its engine process does not come up."""
+    """Build one engine: seconds to minutes, so not on an event loop. Raises :class:`ModelRefused` where this machine
+    cannot run what is asked, and whatever vLLM raises where its engine process does not come up."""
     device = this_device()
     launch = plan(spec, device, model_config.read(spec.model))
     tokenizer = load_tokenizer(spec.model)
@@ -75,7 +75,8 @@ class VllmEngine:
         self._structured = StructuredOutputsParams
         self._dead_errors = (EngineDeadError,)
         self._lost_errors = (EngineGenerateError,)
-        self._bad_request: tuple[type[Exception], ...] = (getattr(exceptions, "VLLMClientError", ValueError), ValueError)
+        refused: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
+        self._bad_request = (refused, ValueError)
         recorder, self._metrics = _metrics_recorder()
         self.registry: CollectorRegistry = self._metrics.registry
         try:
@@ -113,13 +114,14 @@ class VllmEngine:
         return self._launch.facts
 
     def stats(self) -> Mapping[str, Any]:
-        """See :meth:`inference.engines.base.Engine.stats`. The scheduler falls silent when it is idle, so its last numbers
-        count only while requests are open."""
+        """See :meth:`inference.engines.base.Engine.stats`. The scheduler falls silent when it is idle, so its last
+        numbers count only while requests are open."""
         unfinished = self._llm.output_processor.get_num_unfinished_requests()
         return self._metrics.snapshot(unfinished)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See :meth:`inference.engines.base.Engine.generate`. Raises ``ValueError`` for a request that the engine refuses."""
+        """See :meth:`inference.engines.base.Engine.generate`. Raises ``ValueError`` for a request that the engine
+        refuses."""
         params = self._params(request)
         prompt = self._tokens_input(list(request.prompt_ids))
         if not prompt["prompt_token_ids"]:
@@ -134,7 +136,8 @@ class VllmEngine:
         except self._lost_errors as error:
             if self._llm.errored:
                 raise EngineDead(f"the {self.role} engine is gone") from error
-            raise RuntimeError(f"the {self.role} engine lost a request: {_first_line(error.__cause__ or error)}") from error
+            reason = _first_line(error.__cause__ or error)
+            raise RuntimeError(f"the {self.role} engine lost a request: {reason}") from error
         except self._bad_request as error:
             raise ValueError(_first_line(error)) from error
 

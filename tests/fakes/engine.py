@@ -1,9 +1,10 @@
-"""The test double of an engine, and a tiny tokenizer that round-trips any text. Held to tests/engine/test_contract.py."""
+"""The test double of an engine, and a tiny tokenizer that round-trips any text. Held to
+tests/engine/test_contract.py."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,11 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.tokenizer import CHATML_TEMPLATE
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 _LINES = (
     "Hello there, how are you today? I am fine, thank you for asking.",
     "system user assistant CHECK SCREEN: SCREEN CHECKED: what do you see on the screen?",
@@ -49,18 +47,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHATML
+    fast.chat_template = CHATML_TEMPLATE
     return fast
 
 
 class FakeEngine:
     """An engine that says what a test tells it to.
 
-    ``reply`` is the answer to every request: a text, a list of token ids, or a function of the request that gives either.
-    ``step`` is the pace: None (at once, yielding to the loop between tokens) or an ``asyncio.Semaphore`` that is acquired
-    before each token, so that a test hands out tokens with ``step.release()``. ``first`` (an ``asyncio.Event``) holds the
-    first token back. ``requests`` and ``aborted`` (request ids) record what happened; :meth:`die` kills it.
-    A token whose bias is −100 or less is left out of the reply.
+    ``reply`` is the answer to every request: a text, a list of token ids, or a function of the request that gives
+    either. ``step`` is the pace: None (at once, yielding to the loop between tokens) or an ``asyncio.Semaphore`` that
+    is acquired before each token, so that a test hands out tokens with ``step.release()``. ``first`` (an
+    ``asyncio.Event``) holds the first token back. ``requests`` and ``aborted`` (request ids) record what happened;
+    :meth:`die` kills it. A token whose bias is −100 or less is left out of the reply.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class FakeEngine:
         self.aborted: list[str] = []
         self.bound = 0
         self.stopped = False
-        self.registry = None
+        self.registry: Any = None
         self._running: set[str] = set()
         self._prompts: list[tuple[int, ...]] = []
         self._dead = asyncio.Event()
@@ -182,13 +180,13 @@ class FakeEngine:
 
     def _text(self, ids: list[int], start: int, end: int, last: bool) -> str:
         """The text that ``ids[start:end]`` adds; half a character is held back, as a detokenizer does."""
-        before, after = (self.tokenizer.decode(ids[:at], skip_special_tokens=True) for at in (start, end))
+        before, after = (str(self.tokenizer.decode(ids[:at], skip_special_tokens=True)) for at in (start, end))
         before = before.rstrip("\N{REPLACEMENT CHARACTER}")
         return after[len(before) :] if last else after.rstrip("\N{REPLACEMENT CHARACTER}")[len(before) :]
 
     async def _or_death(self, waiting: Any) -> None:
         """Wait, but not beyond the engine's death."""
-        tasks: Iterable[asyncio.Future[Any]] = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._dead.wait())]
+        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._dead.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:

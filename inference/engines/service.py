@@ -1,0 +1,380 @@
+"""The engines of this server, from the first thread that builds them to the last process that ends.
+
+Building blocks for up to minutes, so it happens in a thread of its own, one engine after the other. The loop-bound part
+(binding, warming, watching) starts with the first :meth:`EngineService.ensure_running` on the loop that serves. A dead
+engine is replaced by another; one that dies before all were ready once is fatal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from inference.engines.base import (
+    PRIORITY_WARM,
+    Engine,
+    EngineDead,
+    EngineRole,
+    EngineState,
+    GenerationRequest,
+)
+from inference.engines.reaper import Keeper
+from inference.engines.spec import EngineSpec, ModelRefused
+from inference.sampling import GREEDY
+
+logger = logging.getLogger(__name__)
+
+WATCH_S = 0.5
+SHUTDOWN_S = 15.0
+WARM_TIMEOUT_S = 120.0
+# Rebuilds in a row that fail or do not live for HEALTHY_S; then it is an operator's turn.
+MAX_REBUILDS = 5
+HEALTHY_S = 300.0
+FIRST_BUILD_S = 60.0
+WARM_SCHEMA = '{"type":"array","items":{"type":"object"},"maxItems":1}'
+
+
+class OwnedEngine(Engine, Protocol):
+    """What the service, and only the service, does with an engine."""
+
+    registry: Any
+
+    async def bind(self) -> None: ...
+    def shutdown(self, timeout: float) -> None: ...
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+Factory = Callable[[EngineSpec], OwnedEngine]
+WarmPrompts = Callable[[Engine], Iterable[Sequence[int]]]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One role: what is wanted, what there is, and how that came."""
+
+    spec: EngineSpec
+    state: EngineState = EngineState.STARTING
+    reason: str = "waiting for its turn"
+    engine: OwnedEngine | None = None
+    since: float = field(default_factory=time.time)
+    entered: float = field(default_factory=time.monotonic)
+    generation: int = 0
+    failures: int = 0
+    build_s: float = FIRST_BUILD_S
+
+    def enter(self, state: EngineState, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self.since, self.entered = time.time(), time.monotonic()
+        log = logger.error if state is EngineState.DEAD else logger.info
+        log("%s engine %s%s", self.spec.role, state, f": {reason}" if reason else "")
+
+    @property
+    def name(self) -> str:
+        return f"{self.spec.role}-{self.generation}"
+
+
+class EngineService:
+    """Owns the deployed engines. ``factory`` builds one (blocking); ``keeper`` owns their processes (None: they have
+    none); ``warm_prompts`` gives the prompts, as ids of an engine's tokenizer, whose prefixes shall be cached before
+    anyone asks; ``backoff`` is the first pause before another attempt, in seconds, doubled each time up to 30."""
+
+    def __init__(
+        self,
+        specs: Sequence[EngineSpec],
+        factory: Factory,
+        *,
+        keeper: Keeper | None = None,
+        warm_prompts: WarmPrompts = lambda engine: (),
+        backoff: float = 1.0,
+    ) -> None:
+        self._slots = {spec.role: _Slot(spec) for spec in specs}
+        self._factory = factory
+        self._keeper = keeper
+        self._warm_prompts = warm_prompts
+        self._backoff = backoff
+        self._built: Future[None] | None = None
+        self._starting = threading.Lock()
+        self._building = threading.Lock()
+        self._running: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._rebuilds: dict[EngineRole, asyncio.Task[None]] = {}
+        self._closing = False
+        self.failure: str | None = None
+        """Why this server will not come up, or not come back; None while there is hope."""
+
+    # -- what others see -------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether every deployed engine answers."""
+        return all(slot.state is EngineState.READY for slot in self._slots.values())
+
+    @property
+    def chat(self) -> Engine:
+        """The chat engine. Raises :class:`EngineDead` while it is not ready."""
+        return self.engine(EngineRole.CHAT)
+
+    @property
+    def tool(self) -> Engine:
+        """The tool engine. Raises :class:`EngineDead` while it is not ready."""
+        return self.engine(EngineRole.TOOL)
+
+    def engine(self, role: EngineRole) -> Engine:
+        """The engine of a role. Raises :class:`EngineDead` where it is not deployed or not ready."""
+        slot = self._slots.get(role)
+        if slot is None:
+            raise EngineDead(f"no {role} engine is deployed")
+        if slot.state is not EngineState.READY or slot.engine is None or not slot.engine.alive:
+            raise EngineDead(f"the {role} engine is {slot.state}{f': {slot.reason}' if slot.reason else ''}")
+        return slot.engine
+
+    def deployed(self, role: EngineRole) -> bool:
+        """Whether this server runs an engine of this role."""
+        return role in self._slots
+
+    @property
+    def retry_in(self) -> int:
+        """Whole seconds, at least 1, after which all engines may be ready."""
+        waits = [
+            slot.build_s - (time.monotonic() - slot.entered if slot.generation else 0.0)
+            for slot in self._slots.values()
+            if slot.state is not EngineState.READY
+        ]
+        return max(1, math.ceil(sum(max(wait, 1.0) for wait in waits)))
+
+    def status(self) -> dict[str, Any]:
+        """Per role: ``model``, ``state``, ``reason``, ``since`` (Unix seconds), ``max_model_len``, what was chosen for
+        this machine, and the engine's own ``stats`` while it is ready."""
+        told: dict[str, Any] = {}
+        for role, slot in self._slots.items():
+            told[role.value] = {
+                "role": role.value,
+                "model": slot.spec.model,
+                "state": slot.state.value,
+                "reason": slot.reason,
+                "since": slot.since,
+                "max_model_len": slot.spec.max_model_len,
+                "rebuilds": slot.generation - 1 if slot.generation else 0,
+                **(slot.engine.facts() if slot.engine is not None else {}),
+            }
+            if slot.engine is not None and slot.state is EngineState.READY:
+                told[role.value]["stats"] = dict(slot.engine.stats())
+        return told
+
+    def registries(self) -> dict[EngineRole, Any]:
+        """Each engine's own Prometheus registry (``prometheus_client.CollectorRegistry``), where it has one."""
+        engines = {role: slot.engine for role, slot in self._slots.items()}
+        return {role: engine.registry for role, engine in engines.items() if engine is not None and engine.registry}
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def start_building(self) -> None:
+        """Begin to build in a thread and return at once. Idempotent; for the import of the ASGI module."""
+        with self._starting:
+            if self._built is None:
+                self._built = Future()
+                atexit.register(self._at_exit)
+                threading.Thread(target=self._build_all, args=(self._built,), name="engines", daemon=True).start()
+
+    async def ensure_running(self) -> None:
+        """Until all engines are ready, on the loop that calls first; later callers share that start. Raises
+        :class:`EngineDead` with the reason where they do not come up."""
+        if self._running is None:
+            self._running = asyncio.create_task(self._start(), name="engines")
+        try:
+            await asyncio.shield(self._running)
+        except asyncio.CancelledError:
+            if self._running.cancelled():
+                raise EngineDead("the server is stopping") from None
+            raise
+
+    def _build_all(self, built: Future[None]) -> None:
+        try:
+            if self._keeper is not None:
+                self._keeper.start()
+            for slot in self._slots.values():
+                with self._building:
+                    self._build(slot)
+        except BaseException as error:
+            built.set_exception(error)
+        else:
+            built.set_result(None)
+
+    def _build(self, slot: _Slot) -> None:
+        """Put an engine into a slot; blocking. Leaves no process behind where it fails."""
+        if self._closing:
+            raise EngineDead("the server is stopping")
+        slot.generation += 1
+        slot.enter(EngineState.STARTING, f"loading {slot.spec.model}")
+        begin = time.monotonic()
+        try:
+            with self._keeper.marking(slot.name) if self._keeper is not None else nullcontext():
+                slot.engine = self._factory(slot.spec)
+        except BaseException as error:
+            slot.enter(EngineState.DEAD, _reason(error))
+            self._kill(slot)
+            raise
+        slot.build_s = time.monotonic() - begin
+        slot.reason = "built"
+
+    async def _start(self) -> None:
+        self.start_building()
+        assert self._built is not None
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._built))
+            for slot in self._slots.values():
+                await self._warm(slot)
+        except Exception as error:
+            self.failure = _reason(error)
+            for slot in self._slots.values():
+                if slot.state is not EngineState.DEAD:
+                    slot.enter(EngineState.DEAD, self.failure)
+            await self._stop_engines()
+            raise EngineDead(self.failure) from error
+        self._watcher = asyncio.create_task(self._watch(), name="engine watch")
+
+    async def _warm(self, slot: _Slot) -> None:
+        """Bind an engine to this loop, and let it do once what it will do for everybody."""
+        engine = slot.engine
+        assert engine is not None
+        begin = time.monotonic()
+        slot.reason = "warming"
+        async with asyncio.timeout(WARM_TIMEOUT_S):
+            exercise = asyncio.create_task(self._exercise(engine, slot.name))
+            try:
+                # A call that is under way when the engine dies may never come back.
+                while not (await asyncio.wait({exercise}, timeout=WATCH_S))[0]:
+                    if not engine.alive:
+                        raise EngineDead("its process died while it was starting")
+            finally:
+                exercise.cancel()
+            exercise.result()
+        slot.build_s += time.monotonic() - begin
+        slot.enter(EngineState.READY)
+
+    async def _exercise(self, engine: OwnedEngine, name: str) -> None:
+        await engine.bind()
+        prompts = [list(ids) for ids in self._warm_prompts(engine) if ids]
+        prompts = prompts or [engine.tokenizer.encode("Hello", add_special_tokens=False)]
+        for number, ids in enumerate(prompts):
+            await _run(engine, GenerationRequest(f"{name}-warm-{number}", ids, 1, GREEDY, priority=PRIORITY_WARM))
+        schema = GenerationRequest(f"{name}-warm-json", prompts[0], 2, GREEDY, json_schema=WARM_SCHEMA)
+        await _run(engine, schema)
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            for role, slot in self._slots.items():
+                if slot.state is EngineState.READY and slot.engine is not None and not slot.engine.alive:
+                    slot.failures = 0 if time.monotonic() - slot.entered > HEALTHY_S else slot.failures
+                    slot.enter(EngineState.DEAD, "its process died")
+                    self._rebuilds[role] = asyncio.create_task(self._replace(slot), name=f"rebuild {role}")
+            await asyncio.sleep(WATCH_S)
+
+    async def _replace(self, slot: _Slot) -> None:
+        """Another engine in the place of a dead one; engines are built one at a time."""
+        while slot.failures < MAX_REBUILDS:
+            slot.failures += 1
+            await self._discard(slot, timeout=1.0)
+            if slot.failures > 1:
+                await asyncio.sleep(min(self._backoff * 2 ** (slot.failures - 2), 30.0))
+            try:
+                await asyncio.to_thread(self._build_alone, slot)
+                await self._warm(slot)
+            except ModelRefused:
+                break
+            except Exception as error:
+                if slot.state is not EngineState.DEAD:
+                    slot.enter(EngineState.DEAD, _reason(error))
+            else:
+                return
+        self.failure = f"the {slot.spec.role} engine does not come back: {slot.reason}"
+        logger.error("%s", self.failure)
+
+    def _build_alone(self, slot: _Slot) -> None:
+        with self._building:
+            self._build(slot)
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End every engine and every process of theirs. Idempotent; the service is not started again."""
+        self._closing = True
+        tasks = [task for task in (self._watcher, self._running, *self._rebuilds.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.to_thread(self._end_building)
+        for task in tasks:
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+        await self._stop_engines()
+        for slot in self._slots.values():
+            if slot.state is not EngineState.STOPPED:
+                slot.enter(EngineState.STOPPED)
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+        atexit.unregister(self._at_exit)
+
+    async def _stop_engines(self) -> None:
+        await asyncio.gather(*(self._discard(slot, SHUTDOWN_S) for slot in self._slots.values()))
+        await asyncio.to_thread(self._kill_all)
+
+    async def _discard(self, slot: _Slot, timeout: float) -> None:
+        engine, slot.engine = slot.engine, None
+        if engine is not None:
+            try:
+                await asyncio.to_thread(engine.shutdown, timeout)
+            except Exception:
+                logger.exception("the %s engine did not shut down cleanly", slot.spec.role)
+        await asyncio.to_thread(self._kill, slot)
+
+    def _kill(self, slot: _Slot) -> None:
+        if self._keeper is not None:
+            self._keeper.kill(slot.name)
+
+    def _end_building(self) -> None:
+        """An engine under construction cannot be asked to stop; without its processes it gives up."""
+        while not self._building.acquire(timeout=0.2):
+            self._kill_all()
+        self._building.release()
+
+    def _kill_all(self) -> None:
+        if self._keeper is not None:
+            self._keeper.kill_all()
+
+    def _at_exit(self) -> None:
+        """An exit that did not pass :meth:`aclose` (a reloader's, for one): nothing clean is left to do."""
+        self._closing = True
+        if self._keeper is not None:
+            self._keeper.kill_all()
+            self._keeper.close()
+
+
+def vllm_service(
+    specs: Sequence[EngineSpec], checkout: str, warm_prompts: WarmPrompts = lambda engine: ()
+) -> EngineService:
+    """The service that serves: real engines, guarded processes of the checkout at this path."""
+    from inference.engines.vllm_engine import build
+
+    return EngineService(specs, build, keeper=Keeper(checkout), warm_prompts=warm_prompts)
+
+
+async def _run(engine: Engine, request: GenerationRequest) -> None:
+    async with aclosing(engine.generate(request)) as deltas:
+        async for _ in deltas:
+            pass
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
