@@ -6,120 +6,209 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('personas', '0001_initial'),
+        ("personas", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='Who or what uses this key.', max_length=100)),
-                ('prefix', models.CharField(editable=False, help_text='The part of the key that logs show.', max_length=8, unique=True)),
-                ('hash', models.CharField(editable=False, max_length=64)),
-                ('previous_hash', models.CharField(blank=True, default='', editable=False, max_length=64)),
-                ('previous_until', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='old secret valid until')),
-                ('note', models.TextField(blank=True, help_text='For operators only.')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='last used')),
-                ('expires_at', models.DateTimeField(blank=True, help_text='Empty: never.', null=True, verbose_name='expires')),
-                ('revoked_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='revoked')),
-                ('max_connections', models.PositiveIntegerField(blank=True, null=True, verbose_name='connections at once')),
-                ('max_messages', models.PositiveIntegerField(blank=True, null=True, verbose_name='messages per window')),
-                ('message_window_s', models.PositiveIntegerField(blank=True, null=True, verbose_name='message window, seconds')),
-                ('max_cancels', models.PositiveIntegerField(blank=True, null=True, verbose_name='cancels per window')),
-                ('cancel_window_s', models.PositiveIntegerField(blank=True, null=True, verbose_name='cancel window, seconds')),
-                ('max_persona_updates', models.PositiveIntegerField(blank=True, null=True, verbose_name='persona updates per window')),
-                ('persona_update_window_s', models.PositiveIntegerField(blank=True, null=True, verbose_name='persona update window, seconds')),
-                ('tokens_per_day', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='tokens per UTC day')),
-                ('max_out', models.PositiveIntegerField(blank=True, null=True, verbose_name='longest reply, tokens')),
-                ('allow_own_chat_prompt', models.BooleanField(default=True, verbose_name='may send its own chat_prompt')),
-                ('allow_own_tool_prompt', models.BooleanField(default=True, verbose_name='may send its own tool_prompt')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(help_text="Who or what uses this key.", max_length=100)),
+                (
+                    "prefix",
+                    models.CharField(
+                        editable=False, help_text="The part of the key that logs show.", max_length=8, unique=True
+                    ),
+                ),
+                ("hash", models.CharField(editable=False, max_length=64)),
+                ("previous_hash", models.CharField(blank=True, default="", editable=False, max_length=64)),
+                (
+                    "previous_until",
+                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="old secret valid until"),
+                ),
+                ("note", models.TextField(blank=True, help_text="For operators only.")),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name="created"),
+                ),
+                ("last_used_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="last used")),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, help_text="Empty: never.", null=True, verbose_name="expires"),
+                ),
+                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="revoked")),
+                (
+                    "max_connections",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="connections at once"),
+                ),
+                (
+                    "max_messages",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="messages per window"),
+                ),
+                (
+                    "message_window_s",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="message window, seconds"),
+                ),
+                ("max_cancels", models.PositiveIntegerField(blank=True, null=True, verbose_name="cancels per window")),
+                (
+                    "cancel_window_s",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="cancel window, seconds"),
+                ),
+                (
+                    "max_persona_updates",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="persona updates per window"),
+                ),
+                (
+                    "persona_update_window_s",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="persona update window, seconds"),
+                ),
+                (
+                    "tokens_per_day",
+                    models.PositiveBigIntegerField(blank=True, null=True, verbose_name="tokens per UTC day"),
+                ),
+                ("max_out", models.PositiveIntegerField(blank=True, null=True, verbose_name="longest reply, tokens")),
+                (
+                    "allow_own_chat_prompt",
+                    models.BooleanField(default=True, verbose_name="may send its own chat_prompt"),
+                ),
+                (
+                    "allow_own_tool_prompt",
+                    models.BooleanField(default=True, verbose_name="may send its own tool_prompt"),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ('-created_at', '-pk'),
+                "verbose_name": "API key",
+                "ordering": ("-created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='KeyPersona',
+            name="KeyPersona",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='accounts.apikey')),
-                ('persona', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='personas.persona')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="accounts.apikey")),
+                (
+                    "persona",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="personas.persona"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': "key's persona",
+                "verbose_name": "key's persona",
             },
         ),
         migrations.AddField(
-            model_name='apikey',
-            name='personas',
-            field=models.ManyToManyField(blank=True, help_text='What this key may use. Empty: every enabled persona.', related_name='+', through='accounts.KeyPersona', to='personas.persona'),
+            model_name="apikey",
+            name="personas",
+            field=models.ManyToManyField(
+                blank=True,
+                help_text="What this key may use. Empty: every enabled persona.",
+                related_name="+",
+                through="accounts.KeyPersona",
+                to="personas.persona",
+            ),
         ),
         migrations.CreateModel(
-            name='Usage',
+            name="Usage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('period', models.CharField(choices=[('minute', 'Minute'), ('hour', 'Hour'), ('day', 'Day')], max_length=6)),
-                ('bucket', models.DateTimeField(verbose_name='from')),
-                ('key_prefix', models.CharField(max_length=8, verbose_name='key')),
-                ('persona', models.CharField(blank=True, default='', max_length=64)),
-                ('turns', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('prompt_tokens', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('cached_tokens', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('completion_tokens', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('tool_prompt_tokens', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('tool_completion_tokens', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('cancels', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('barge_ins', models.PositiveBigIntegerField(db_default=0, default=0, verbose_name='barge-ins')),
-                ('tool_yes', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('tool_no', models.PositiveBigIntegerField(db_default=0, default=0)),
-                ('suppressed', models.PositiveBigIntegerField(db_default=0, default=0, verbose_name='suppressed phrases')),
-                ('errors', models.JSONField(blank=True, default=dict, help_text='Number of errors by code.')),
-                ('ttft', models.JSONField(blank=True, default=list, verbose_name='time to first token')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "period",
+                    models.CharField(choices=[("minute", "Minute"), ("hour", "Hour"), ("day", "Day")], max_length=6),
+                ),
+                ("bucket", models.DateTimeField(verbose_name="from")),
+                ("key_prefix", models.CharField(max_length=8, verbose_name="key")),
+                ("persona", models.CharField(blank=True, default="", max_length=64)),
+                ("turns", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("prompt_tokens", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("cached_tokens", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("completion_tokens", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("tool_prompt_tokens", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("tool_completion_tokens", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("cancels", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("barge_ins", models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="barge-ins")),
+                ("tool_yes", models.PositiveBigIntegerField(db_default=0, default=0)),
+                ("tool_no", models.PositiveBigIntegerField(db_default=0, default=0)),
+                (
+                    "suppressed",
+                    models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="suppressed phrases"),
+                ),
+                ("errors", models.JSONField(blank=True, default=dict, help_text="Number of errors by code.")),
+                ("ttft", models.JSONField(blank=True, default=list, verbose_name="time to first token")),
             ],
             options={
-                'verbose_name_plural': 'usage',
-                'ordering': ('-bucket', 'key_prefix', 'persona'),
-                'indexes': [models.Index(fields=['key_prefix', 'bucket'], name='usage_by_key')],
-                'constraints': [models.UniqueConstraint(fields=('bucket', 'period', 'key_prefix', 'persona'), name='usage_one_row_per_bucket'), models.CheckConstraint(condition=models.Q(('period__in', ('minute', 'hour', 'day'))), name='usage_period_known'), models.CheckConstraint(condition=models.Q(('key_prefix', ''), _negated=True), name='usage_has_key'), models.CheckConstraint(condition=models.Q(('cached_tokens__lte', models.F('prompt_tokens'))), name='usage_cached_are_prompt')],
+                "verbose_name_plural": "usage",
+                "ordering": ("-bucket", "key_prefix", "persona"),
+                "indexes": [models.Index(fields=["key_prefix", "bucket"], name="usage_by_key")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("bucket", "period", "key_prefix", "persona"), name="usage_one_row_per_bucket"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("period__in", ("minute", "hour", "day"))), name="usage_period_known"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("key_prefix", ""), _negated=True), name="usage_has_key"),
+                    models.CheckConstraint(
+                        condition=models.Q(("cached_tokens__lte", models.F("prompt_tokens"))),
+                        name="usage_cached_are_prompt",
+                    ),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='keypersona',
-            constraint=models.UniqueConstraint(fields=('key', 'persona'), name='keypersona_once'),
+            model_name="keypersona",
+            constraint=models.UniqueConstraint(fields=("key", "persona"), name="keypersona_once"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('prefix__regex', '^[a-z0-9]{8}$')), name='apikey_prefix_format'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("prefix__regex", "^[a-z0-9]{8}$")), name="apikey_prefix_format"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('hash__regex', '^[0-9a-f]{64}$')), name='apikey_hash_format'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("hash__regex", "^[0-9a-f]{64}$")), name="apikey_hash_format"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('previous_hash', ''), ('previous_until__isnull', True)), models.Q(('previous_hash__regex', '^[0-9a-f]{64}$'), ('previous_until__isnull', False)), _connector='OR'), name='apikey_previous_whole'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("previous_hash", ""), ("previous_until__isnull", True)),
+                    models.Q(("previous_hash__regex", "^[0-9a-f]{64}$"), ("previous_until__isnull", False)),
+                    _connector="OR",
+                ),
+                name="apikey_previous_whole",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='apikey_named'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(condition=models.Q(("name", ""), _negated=True), name="apikey_named"),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('max_connections__isnull', True), ('max_connections__gte', 1), _connector='OR'), name='apikey_max_connections_positive'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_connections__isnull", True), ("max_connections__gte", 1), _connector="OR"),
+                name="apikey_max_connections_positive",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('tokens_per_day__isnull', True), ('tokens_per_day__gte', 1), _connector='OR'), name='apikey_tokens_per_day_positive'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("tokens_per_day__isnull", True), ("tokens_per_day__gte", 1), _connector="OR"),
+                name="apikey_tokens_per_day_positive",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('max_out__isnull', True), ('max_out__gte', 1), _connector='OR'), name='apikey_max_out_positive'),
+            model_name="apikey",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_out__isnull", True), ("max_out__gte", 1), _connector="OR"),
+                name="apikey_max_out_positive",
+            ),
         ),
     ]
