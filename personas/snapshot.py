@@ -1,4 +1,4 @@
-"""What a turn needs to know of personas and phrases, frozen. No Django here: sessions hold these while admins edit rows."""
+"""What a turn needs to know of personas and phrases, frozen. No Django: sessions hold these while admins edit rows."""
 
 from __future__ import annotations
 

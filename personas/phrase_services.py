@@ -1,0 +1,110 @@
+"""Verbs that write phrase lists. Each raises the versions and tells who listens, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from personas import token_biases
+from personas.changes import catalogue_changed
+from personas.models import Persona, Phrase, PhraseList
+from personas.phrase_files import MAX_PHRASES, check_rules, phrase_key
+from personas.snapshot import BAN_BIAS, PhraseRule
+
+
+@transaction.atomic
+def create_phrase_list(
+    name: str, rules: Sequence[PhraseRule] = (), is_global: bool = False, note: str = ""
+) -> PhraseList:
+    """A new list with these phrases. Raises ``ValidationError``."""
+    phrase_list = PhraseList(name=name, note=note, is_global=is_global)
+    phrase_list.full_clean()
+    phrase_list.save()
+    import_phrases(phrase_list, rules, replace=True)
+    return phrase_list
+
+
+@transaction.atomic
+def import_phrases(phrase_list: PhraseList, rules: Sequence[PhraseRule], replace: bool = False) -> int:
+    """Adds phrases to a list, or puts them in the place of all it holds (notes stay). Returns how many came in.
+
+    Raises ``ValidationError`` where one is refused, is in the list already, or the biases would be too many.
+    """
+    PhraseList.objects.select_for_update().filter(pk=phrase_list.pk).first()  # one import at a time
+    try:
+        check_rules(rules)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+    kept = {phrase.key: phrase for phrase in phrase_list.phrases.all()}
+    new = {phrase_key(rule.text, rule.case_sensitive): rule for rule in rules}
+    if replace:
+        phrase_list.phrases.all().delete()
+    elif already := [repr(kept[key].text) for key in new if key in kept]:
+        more = f" and {len(already) - 3} more" if len(already) > 3 else ""
+        raise ValidationError(f"In the list already: {', '.join(already[:3])}{more}.")
+    elif len(kept) + len(new) > MAX_PHRASES:
+        raise ValidationError(f"{len(kept) + len(new)} phrases; a list holds at most {MAX_PHRASES}.")
+    Phrase.objects.bulk_create(
+        Phrase(
+            phrase_list=phrase_list,
+            key=key,
+            text=rule.text,
+            bias=rule.bias,
+            case_sensitive=rule.case_sensitive,
+            whole_word=rule.whole_word,
+            note=kept[key].note if key in kept else "",
+        )
+        for key, rule in new.items()
+    )
+    biased = phrase_list.phrases.filter(bias__gt=BAN_BIAS).count()
+    token_biases.check_list(phrase_list, biased)
+    phrase_list_changed(phrase_list)
+    return len(new)
+
+
+def rules_of(phrase_list: PhraseList) -> tuple[PhraseRule, ...]:
+    """The list's phrases in the order they came in, for export."""
+    return tuple(phrase.rule for phrase in phrase_list.phrases.order_by("pk"))
+
+
+def phrase_list_changed(phrase_list: PhraseList, added: bool = False) -> None:
+    """After a list or its phrases were written: its next version, except for a new one, and that of its personas."""
+    if added:
+        catalogue_changed()
+    else:
+        _lists_changed([phrase_list.pk])
+    phrase_list.refresh_from_db(fields=["version"])
+
+
+@transaction.atomic
+def set_phrase_lists_enabled(lists: QuerySet[PhraseList], enabled: bool) -> list[PhraseList]:
+    """Enables or disables these; returns those that changed. Raises ``ValidationError`` where biases get too many."""
+    changed = list(lists.filter(enabled=not enabled))
+    for phrase_list in changed:
+        phrase_list.enabled = enabled
+        if enabled:
+            biased = phrase_list.phrases.filter(bias__gt=BAN_BIAS).count()
+            token_biases.check_list(phrase_list, biased)
+        phrase_list.save(update_fields=["enabled", "updated"])
+    if changed:
+        _lists_changed([phrase_list.pk for phrase_list in changed])
+    return changed
+
+
+@transaction.atomic
+def delete_phrase_lists(lists: QuerySet[PhraseList]) -> None:
+    """Deletes these with their phrases."""
+    _lists_changed(list(lists.values_list("pk", flat=True)))
+    lists.delete()
+
+
+@transaction.atomic
+def _lists_changed(keys: Sequence[int]) -> None:
+    PhraseList.objects.filter(pk__in=keys).update(version=F("version") + 1)
+    # A subquery: the join would update a persona once for every list.
+    attached = Persona.phrase_lists.through.objects.filter(phraselist_id__in=keys).values("persona_id")
+    Persona.objects.filter(pk__in=attached).update(version=F("version") + 1)
+    catalogue_changed()
