@@ -1,6 +1,9 @@
 # Shared by the scripts here, which source it from the checkout's root. Needs bash 4 and Linux's /proc.
 # shellcheck shell=bash
 
+# Started from inside a server of this checkout: without its mark, or the script would count as one of its processes.
+[[ -z ${YAP_CHECKOUT:-} || ! -x scripts/${0##*/} ]] || exec env -u YAP_CHECKOUT "scripts/${0##*/}" "$@"
+
 ROOT=$PWD
 RUN_DIR=${RUN_DIR:-$ROOT/.run}
 PYTHON_RANGE="3.11 to 3.13"
@@ -121,30 +124,27 @@ server_pid() { # pid of the running server; status 1 when there is none (a stale
     pid=$(cat "$RUN_DIR/server.pid" 2>/dev/null) && [[ $pid =~ ^[0-9]+$ ]] && owns "$pid" && printf '%s\n' "$pid"
 }
 
-lineage() { # pids of this script and of everything above it
-    local pid=$$ line
-    while ((pid > 1)); do
-        echo "$pid"
-        line=$(cat "/proc/$pid/stat" 2>/dev/null) || return 0
-        line=${line##*) }
-        pid=$(cut -d' ' -f2 <<<"$line")
-    done
+parent_of() { # parent_of PID: its parent's pid, empty when it has ended
+    local line
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
+    read -r _ line _ <<<"${line##*) }"
+    printf '%s\n' "$line"
 }
 
 leftovers() { # pids that carry this checkout's mark, and orphaned engines of it that lost theirs; never this script's own
-    local file pid parent
-    {
-        for file in /proc/[0-9]*/environ; do
-            pid=${file//[!0-9]/}
-            if owns "$pid"; then
-                echo "$pid"
-            elif [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") == VLLM::* && $(readlink "/proc/$pid/cwd") == "$ROOT" ]]; then
-                # A foreground `runserver` is the parent of its engines and works here too: they are no orphans.
-                parent=$(cut -d' ' -f2 <<<"$(sed 's/.*) //' "/proc/$pid/stat")")
-                [[ $(readlink "/proc/$parent/cwd") == "$ROOT" ]] || echo "$pid"
-            fi
-        done
-    } 2>/dev/null | grep -vxF -f <(lineage) || true
+    local file pid parent own=" "
+    for ((pid = $$; pid > 1; pid = $(parent_of "$pid"))); do own+="$pid "; done
+    for file in $(grep -lzxF "YAP_CHECKOUT=$ROOT" /proc/[0-9]*/environ 2>/dev/null); do
+        pid=${file//[!0-9]/}
+        [[ $own == *" $pid "* ]] || echo "$pid"
+    done
+    for file in $(grep -lza '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null); do
+        pid=${file//[!0-9]/}
+        [[ $(readlink "/proc/$pid/cwd") == "$ROOT" ]] || continue
+        # A foreground `runserver` is the parent of its engines and works here too: those are no orphans.
+        parent=$(parent_of "$pid")
+        [[ $(readlink "/proc/${parent:-1}/cwd") == "$ROOT" ]] || echo "$pid"
+    done
 }
 
 end_leftovers() { # SIGKILL for all of them; a killed parent uncovers its children, hence the rounds

@@ -14,6 +14,7 @@ CALLER=$PWD
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
+trap 'say "scripts/main.sh failed in line $LINENO" >&2' ERR
 
 usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/main.sh
@@ -144,7 +145,7 @@ echo "$url" >"$RUN_DIR/server.address"
 rm -f "$RUN_DIR/server.stopping"
 
 this_log() { tail -c "+$log_from" "$LOG_FILE" 2>/dev/null; }
-last_line() { this_log | grep -v '^[[:space:]]*$' | tail -n 1 | tr -d '\r' | cut -c1-"${1:-160}"; }
+last_line() { { this_log | grep -v '^[[:space:]]*$' || true; } | tail -n 1 | tr -d '\r' | cut -c1-"${1:-160}"; }
 alive() { kill -0 "$pid" 2>/dev/null && [[ $(cut -d' ' -f3 <"/proc/$pid/stat" 2>/dev/null) != Z ]]; }
 
 readyz() { # prints the answer of /readyz, status line first; empty while nothing listens
@@ -185,7 +186,7 @@ while :; do
         step "$doing"
         shown=$SECONDS
     fi
-    sleep 0.5
+    sleep 0.2
 done
 [[ ! -t 1 ]] || printf '\r\033[K'
 exec 9>&-

