@@ -14,7 +14,7 @@ from inference.engines.spec import EngineSpec, ModelRefused
 CPU_BLOCK = 32
 # vLLM's CPU attention loads any other width and dies at the first request.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-# What the two processes of one CPU engine need beside weights and cache (measured: 1.2 GiB).
+# What the two processes of one CPU engine need beside weights and cache (measured: 1.2 GB).
 CPU_OVERHEAD = 5 * GIB // 4
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FAMILIES = {
@@ -145,7 +145,8 @@ def _dtype(device: Device, config: ModelConfig) -> str:
 
 
 def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str, kv_dtype: str) -> int:
-    """Bytes of KV cache: every sequence at full length where that fits, else what is left of this engine's share."""
+    """Bytes of KV cache, all of it taken at start: half of the sequences at full length, for few are ever that long at
+    once, or what is left of this engine's share of the memory."""
     share = int(device.free_memory * (0.9 if spec.alone else 0.45))
     weights = (config.weight_bytes or 0) * (2 if dtype == "float32" and config.quantization is None else 1)
     left = share - weights - CPU_OVERHEAD
@@ -156,7 +157,7 @@ def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str
             f"{spec.role} model {spec.model}: weights and a context of {spec.max_model_len} tokens need "
             f"{needs / GIB:.1f} GiB; this engine's share of the free memory is {max(share, 0) / GIB:.1f} GiB"
         )
-    return min(left, (one or GIB) * spec.max_num_seqs)
+    return min(left, (one or GIB) * max(2, spec.max_num_seqs // 2))
 
 
 def _check_gpu_memory(spec: EngineSpec, device: Device, config: ModelConfig, kv_dtype: str) -> None:

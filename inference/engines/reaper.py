@@ -53,6 +53,8 @@ class Keeper:
     def marking(self, engine: str) -> Iterator[None]:
         """Processes started inside carry the marks of ``engine``. One at a time: the environment is the process's."""
         marks = {CHECKOUT_MARK: self.checkout, SERVER_MARK: self.server, ENGINE_MARK: f"{self.server}/{engine}"}
+        # vLLM names its processes with setproctitle, which would otherwise write over the marks.
+        marks["SPT_NOENV"] = "1"
         before = {name: os.environ.get(name) for name in marks}
         os.environ.update(marks)
         try:
