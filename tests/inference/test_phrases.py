@@ -202,6 +202,26 @@ def test_a_refuted_whole_word_is_held_while_the_text_may_go_back_to_its_end() ->
     assert subject.finish() == ("", None)
 
 
+def test_a_refuted_whole_word_is_held_for_a_later_start_than_the_earliest_live_one() -> None:
+    subject = guard(whole("oh"), "hmy x", "my dear")
+    assert [released(subject, text) for text in ("ohmy", " d")] == ["", ""]
+    assert subject.feed("ear")[1] == Hit(2, 9, "my dear", stop=False)
+    subject.rewind()
+    assert subject.finish()[1] == Hit(0, 2, "oh", stop=False)
+
+
+def test_refuted_whole_words_in_a_row_are_held_over_a_rewind() -> None:
+    subject = guard(whole("aaa-"), whole("bbb"), "c d")
+    assert released(subject, "aaa-bbbc") == ""
+    assert subject.feed(" d")[1] == Hit(7, 10, "c d", stop=False)
+    subject.rewind()
+    assert released(subject, "c") == ""
+    assert subject.feed(" d")[1] == Hit(7, 10, "c d", stop=False)
+    for start, end, phrase in ((4, 7, "bbb"), (0, 4, "aaa-")):
+        subject.rewind()
+        assert subject.finish()[1] == Hit(start, end, phrase, stop=False)
+
+
 def test_safe_end_keeps_a_whole_word_from_standing_at_the_end_of_what_is_shown() -> None:
     subject = guard(whole("oh"), "y dear")
     assert released(subject, "ah ohmy") == "ah ohm"
