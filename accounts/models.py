@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -22,8 +23,8 @@ LIMIT_FIELDS = (
 _NEVER_ZERO = ("max_connections", "tokens_per_day", "max_out")
 
 
-def _limit(label: str) -> models.PositiveIntegerField[int | None, int | None]:
-    return models.PositiveIntegerField(label, null=True, blank=True)
+def _limit(label: str, least: int = 0) -> models.PositiveIntegerField[int | None, int | None]:
+    return models.PositiveIntegerField(label, null=True, blank=True, validators=[MinValueValidator(least)])
 
 
 class ApiKey(models.Model):
@@ -46,15 +47,17 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")
     revoked_at = models.DateTimeField("revoked", null=True, blank=True, editable=False)
 
-    max_connections = _limit("connections at once")
+    max_connections = _limit("connections at once", 1)
     max_messages = _limit("messages per window")
     message_window_s = _limit("message window, seconds")
     max_cancels = _limit("cancels per window")
     cancel_window_s = _limit("cancel window, seconds")
     max_persona_updates = _limit("persona updates per window")
     persona_update_window_s = _limit("persona update window, seconds")
-    tokens_per_day = models.PositiveBigIntegerField("tokens per UTC day", null=True, blank=True)
-    max_out = _limit("longest reply, tokens")
+    tokens_per_day = models.PositiveBigIntegerField(
+        "tokens per UTC day", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    max_out = _limit("longest reply, tokens", 1)
     personas = models.ManyToManyField(
         "personas.Persona",
         through="KeyPersona",

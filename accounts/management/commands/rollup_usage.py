@@ -1,0 +1,38 @@
+"""``manage.py rollup_usage``: minutes become hours, hours days, and the oldest days go. For a daily timer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from accounts.usage_services import roll_up
+
+
+class Command(BaseCommand):
+    """Safe while the server runs, and to run twice."""
+
+    help = "Rolls usage up by hour and day, and removes what is older than it is kept for."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--keep-minutes", type=int, default=48, metavar="HOURS", help="minutes are kept so long (48)"
+        )
+        parser.add_argument("--keep-hours", type=int, default=31, metavar="DAYS", help="hours are kept so long (31)")
+        parser.add_argument("--keep-days", type=int, default=400, metavar="DAYS", help="days are kept so long (400)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            moved = roll_up(
+                timezone.now(),
+                timedelta(hours=options["keep_minutes"]),
+                timedelta(days=options["keep_hours"]),
+                timedelta(days=options["keep_days"]),
+            )
+        except (ValueError, OverflowError) as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(
+            f"{moved['minute']} minutes into hours, {moved['hour']} hours into days, {moved['day']} days removed"
+        )
