@@ -77,7 +77,7 @@ make_venv() { # make_venv [cpu|cuda]: .venv with uv in it; one that does not sta
 pip_config() { # pip_config NAME: pip's own setting, from its environment variable or its files; empty when not set
     local variable=PIP_${1^^}
     variable=${variable//-/_}
-    printf '%s\n' "${!variable:-$(.venv/bin/python -m pip config get "global.$1" 2>/dev/null || true)}"
+    printf '%s\n' "${!variable-$(.venv/bin/python -m pip config get "global.$1" 2>/dev/null || true)}"
 }
 
 # uv does not read pip's configuration, so what it says is handed over. A folder of wheels that holds torch's CPU
@@ -134,17 +134,17 @@ parent_of() { # parent_of PID: its parent's pid, empty when it has ended
 leftovers() { # pids that carry this checkout's mark, and orphaned engines of it that lost theirs; never this script's own
     local file pid parent own=" "
     for ((pid = $$; pid > 1; pid = $(parent_of "$pid"))); do own+="$pid "; done
-    for file in $(grep -lzxF "YAP_CHECKOUT=$ROOT" /proc/[0-9]*/environ 2>/dev/null); do
+    while read -r file; do
         pid=${file//[!0-9]/}
         [[ $own == *" $pid "* ]] || echo "$pid"
-    done
-    for file in $(grep -lza '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null); do
+    done < <(grep -lzxF "YAP_CHECKOUT=$ROOT" /proc/[0-9]*/environ 2>/dev/null)
+    while read -r file; do
         pid=${file//[!0-9]/}
         [[ $(readlink "/proc/$pid/cwd") == "$ROOT" ]] || continue
         # A foreground `runserver` is the parent of its engines and works here too: those are no orphans.
         parent=$(parent_of "$pid")
         [[ $(readlink "/proc/${parent:-1}/cwd") == "$ROOT" ]] || echo "$pid"
-    done
+    done < <(grep -lza '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null)
 }
 
 end_leftovers() { # SIGKILL for all of them; a killed parent uncovers its children, hence the rounds

@@ -92,7 +92,14 @@ class Checkout:
         """The environment a run gets: nothing of Yap's or pip's own from outside."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         path = f"{self.root / 'bin'}:{os.environ['PATH']}"
-        return kept | {"PATH": path, "PORT": str(self.port), "TAIL": "0", **extra}
+        return kept | {
+            "PATH": path,
+            "PORT": str(self.port),
+            "TAIL": "0",
+            "PIP_INDEX_URL": "",
+            "PIP_FIND_LINKS": "",
+            **extra,
+        }
 
     def run(self, script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """``bash scripts/SCRIPT arguments…``; stdout and stderr are captured."""
