@@ -137,7 +137,9 @@ class Environment(BaseSettings):
     HOST: str = Field("127.0.0.1", description="address the server listens on")
     PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port the server listens on")
     DEBUG: bool = Field(False, description="Django's debug pages; never on a reachable host")
-    SECRET_KEY: str | None = Field(None, description="Django's secret; empty makes one in `.run/`, readable by its owner")
+    SECRET_KEY: str | None = Field(
+        None, description="Django's secret; empty makes one in `.run/`, readable by its owner"
+    )
     METRICS_PUBLIC_LOOPBACK: bool = Field(True, description="1: `/metrics` needs no key from this machine itself")
     TRUST_PROXY: bool = Field(
         False, description="1: a TLS proxy in front sets X-Forwarded-Proto; turns on HTTPS redirect and secure cookies"
@@ -155,7 +157,15 @@ class Environment(BaseSettings):
 
     @model_validator(mode="after")
     def _ranges_hold(self) -> Environment:
-        for key in ("TEMPERATURE", "TOP_P", "TOP_K", "MIN_P", "REPEAT_PENALTY", "PRESENCE_PENALTY", "FREQUENCY_PENALTY"):
+        for key in (
+            "TEMPERATURE",
+            "TOP_P",
+            "TOP_K",
+            "MIN_P",
+            "REPEAT_PENALTY",
+            "PRESENCE_PENALTY",
+            "FREQUENCY_PENALTY",
+        ):
             value, low, high = (getattr(self, f"CHAT_{key}{end}") for end in ("", "_MIN", "_MAX"))
             if not low <= value <= high:
                 raise ValueError(f"CHAT_{key}={value}: allowed are {low} to {high} (CHAT_{key}_MIN, CHAT_{key}_MAX)")

@@ -26,7 +26,7 @@ def _secret_key() -> str:
         return ENV.SECRET_KEY
     path = ENV.RUN_DIR / "secret.key"
     # `x` fails where another process was first: both then read the same secret.
-    with suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:  # noqa: PTH123
+    with suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:
         file.write(secrets.token_urlsafe(64))
     return path.read_text().strip()
 

@@ -107,6 +107,8 @@ class VllmEngine:
     def shutdown(self, timeout: float) -> None:
         """End the engine's processes; blocks for up to ``timeout`` seconds."""
         self._llm.shutdown(timeout=timeout)
+        # Its finalizer calls this again, at a time when the interpreter may have taken vLLM apart.
+        self._llm.shutdown = lambda timeout=None: None
 
     def facts(self) -> Mapping[str, Any]:
         """What was chosen for this machine: ``quantization``, ``dtype``, ``kv_dtype``, ``device`` and, on a CPU,

@@ -1,0 +1,171 @@
+"""The edge: one WebSocket connection. Accept, admit, hand frames to the session, give everything back.
+
+Channels' own consumers look after the database's connections on every inbound frame, by one thread for the whole process,
+and poll a channel layer each. A conversation needs neither, so this consumer runs its own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from accounts.callers import Caller
+from accounts.credentials import credentials_from_scope
+from accounts.places import Place, Places
+from inference.protocol import ErrorCode, ProtocolError, error_frame
+from inference.registry import Registry
+from inference.session import CLOSE_RESTART, RETRY_IN_S, Serving, Session
+
+logger = logging.getLogger("yap.connection")
+
+SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is let go
+_FRAME_SAMPLE = 16  # every so manieth frame is timed
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What a connection needs before it is a session."""
+
+    find_caller: Callable[[str], Awaitable[Caller | None]]
+    places: Places
+    acquire_timeout: float
+    close_unauthorized: int
+    close_busy: int
+
+
+class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not typed
+    """Speaks the protocol at ``/ws``. Made by ``as_asgi(serving=…, door=…, registry=…)``."""
+
+    def __init__(self, serving: Serving, door: Door, registry: Registry) -> None:
+        self._serving = serving
+        self._door = door
+        self._registry = registry
+        self._frames = 0
+        self._gone = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """The ASGI application of one connection."""
+        self.scope, self.base_send = scope, send
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        credentials = credentials_from_scope(scope)
+        await send({"type": "websocket.accept", "subprotocol": credentials.subprotocol})
+        self._task = asyncio.current_task()
+        place: Place | None = None
+        session: Session | None = None
+        opened = time.monotonic()
+        try:
+            try:
+                caller = await self._authenticate(credentials.key)
+                await self._check_ready()
+                place = await self._take_place(caller)
+            except ProtocolError as refusal:
+                await self._refuse(refusal)
+                return
+            session = Session(self._serving, caller, self.send_text, self.close)
+            self._registry.add(session)
+            self._serving.metrics.connections.inc()
+            logger.info("open key=%s conn=%s active=%d", caller.prefix, session.connection, len(self._registry))
+            session.open()
+            while True:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    break
+                await session.receive(message.get("text"))
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+        finally:
+            # However it ended, cancelled by the server included: first what costs others, then the log.
+            if session is not None:
+                self._registry.remove(session)
+                self._serving.metrics.connections.dec()
+            if place is not None:
+                place.release()
+            if session is not None:
+                await session.aclose()
+                logger.info(
+                    "close key=%s conn=%s after_s=%.1f turns=%d",
+                    session.caller.prefix,
+                    session.connection,
+                    time.monotonic() - opened,
+                    session.turns,
+                )
+
+    # -- the door -----------------------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, key: str | None) -> Caller:
+        caller = await self._door.find_caller(key) if key else None
+        if caller is None:
+            raise ProtocolError(
+                ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
+            )
+        await self._serving.budget.open(caller)
+        return caller
+
+    async def _check_ready(self) -> None:
+        if self._serving.draining:
+            raise ProtocolError(ErrorCode.SERVER_DRAINING, "the server is stopping", retry_in=RETRY_IN_S)
+        if not self._serving.ready:
+            wait = self._serving.engines.retry_in
+            raise ProtocolError(ErrorCode.SERVER_NOT_READY, "the engines are not ready yet", retry_in=wait)
+
+    async def _take_place(self, caller: Caller) -> Place:
+        place = await self._door.places.acquire(caller, self._door.acquire_timeout)
+        if place is None:
+            capacity = await self._door.places.snapshot(caller)
+            raise ProtocolError(ErrorCode.SERVER_AT_CAPACITY, "no free place, try again later", capacity=capacity)
+        return place
+
+    async def _refuse(self, refusal: ProtocolError) -> None:
+        self._serving.metrics.refused(refusal.code)
+        client = (self.scope.get("client") or ["?"])[0]
+        logger.info("refused %s from=%s", refusal.code, client)
+        await self.send_text(error_frame(refusal))
+        codes = {
+            ErrorCode.AUTHENTICATION_FAILED: self._door.close_unauthorized,
+            ErrorCode.SERVER_DRAINING: CLOSE_RESTART,
+        }
+        await self.close(codes.get(ErrorCode(refusal.code), self._door.close_busy))
+
+    # -- what the session calls -----------------------------------------------------------------------------------------------
+
+    async def send_text(self, text: str) -> None:
+        """One frame out. A connection that takes nothing, or is gone, is left: its session ends."""
+        if self._gone:
+            return
+        self._frames += 1
+        timed = not self._frames % _FRAME_SAMPLE
+        started = time.perf_counter() if timed else 0.0
+        try:
+            # A server with back-pressure waits here for a client that does not read.
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self.base_send({"type": "websocket.send", "text": text})
+        except (TimeoutError, OSError, RuntimeError) as error:
+            logger.info("client takes no frames: %s", type(error).__name__)
+            self._gone = True
+            if self._task is not None:
+                self._task.cancel()
+        if timed:
+            self._serving.metrics.frame_seconds.observe(time.perf_counter() - started)
+
+    async def close(self, code: int) -> None:
+        """Close the connection; what arrives afterwards is not looked at."""
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self.base_send({"type": "websocket.close", "code": code})
+        except (TimeoutError, OSError, RuntimeError):
+            logger.debug("the connection was already gone")

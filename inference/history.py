@@ -1,0 +1,191 @@
+"""The conversation so far, bounded, as token ids: what was said is encoded once and never again.
+
+The record is a list of exchanges. How an exchange becomes ids is the format's business (a chat template, or the tool
+engine's plain transcript); when the record grows over its limit, whole old exchanges go in one larger step, so that the
+prefix that the engine has cached stays the same for many turns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+TRIM_TO = 0.6  # of the limit: after a trim the prefix holds for many turns, not for one
+_LABEL = re.compile(r"(user|assistant):[ \t]?", re.IGNORECASE)
+
+
+class HistoryError(ValueError):
+    """A ``history_text`` that is not lines of ``User: …`` and ``Assistant: …``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One exchange as text: what the user said (None: the character spoke first) and what was answered."""
+
+    user: str | None
+    reply: str
+
+    def same_as(self, other: Line) -> bool:
+        """Equal but for white space, which line-based clients cannot keep."""
+        return self == other or (
+            _squeezed(self.user) == _squeezed(other.user) and _squeezed(self.reply) == _squeezed(other.reply)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange with its ids. ``user_ids`` and ``reply_ids`` hold the contents alone, no template tokens."""
+
+    line: Line
+    user_ids: Sequence[int]
+    reply_ids: Sequence[int]
+
+
+class ExchangeFormat(Protocol):
+    """How exchanges become ids for one model."""
+
+    def encode_line(self, line: Line) -> Exchange:
+        """Encode the contents of one exchange."""
+        ...
+
+    def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
+        """The ids of one past exchange, template tokens included, as it stands in a prompt."""
+        ...
+
+
+def _squeezed(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())
+
+
+def parse_history_text(text: str) -> tuple[Line, ...]:
+    """``User: …`` / ``Assistant: …`` lines to exchanges; a line without a label continues the one above.
+
+    Two lines of the same speaker in a row are one. A user line that nobody answered keeps an empty reply.
+    Raises :class:`HistoryError` where the text begins with something else.
+    """
+    spoken: list[tuple[bool, list[str]]] = []  # (is the user, lines)
+    for raw in text.splitlines():
+        label = _LABEL.match(raw.lstrip())
+        if label:
+            is_user, content = label[1].lower() == "user", raw.lstrip()[label.end() :]
+            if spoken and spoken[-1][0] == is_user:
+                spoken[-1][1].append(content)
+            else:
+                spoken.append((is_user, [content]))
+        elif spoken:
+            spoken[-1][1].append(raw)
+        elif raw.strip():
+            raise HistoryError("history_text must be lines of 'User: …' and 'Assistant: …'")
+    lines: list[Line] = []
+    user: str | None = None
+    for is_user, content_lines in spoken:
+        content = "\n".join(content_lines).strip()
+        if is_user:
+            user = content
+        else:
+            lines.append(Line(user, content))
+            user = None
+    if user is not None:
+        lines.append(Line(user, ""))
+    return tuple(lines)
+
+
+class History:
+    """The bounded record of one session for one model. Not shared, not thread-safe."""
+
+    def __init__(self, form: ExchangeFormat, max_tokens: int) -> None:
+        self._form = form
+        self._max_tokens = max_tokens
+        self._exchanges: list[Exchange] = []
+        self._ids: list[int] = []
+        self._trimmed = False
+
+    @property
+    def ids(self) -> list[int]:
+        """All kept exchanges as ids. Do not change the list."""
+        return self._ids
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(exchange.line for exchange in self._exchanges)
+
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    def append(self, exchange: Exchange) -> None:
+        """Add what was just said and delivered."""
+        self._exchanges.append(exchange)
+        self._ids += self._form.exchange(exchange, first=len(self._exchanges) == 1)
+        self._bound()
+
+    def limit(self, max_tokens: int) -> None:
+        """Change the limit (another persona leaves more or less room)."""
+        self._max_tokens = max_tokens
+        self._bound()
+
+    def replace(self, lines: Sequence[Line]) -> None:
+        """Take a client's own record. Where it equals ours, our ids stay; only what differs is encoded."""
+        start, same = self._alignment(lines)
+        known = {(_squeezed(e.line.user), _squeezed(e.line.reply)): e for e in self._exchanges}
+        kept = self._exchanges[:same]
+        for line in lines[start + same :]:
+            kept.append(known.get((_squeezed(line.user), _squeezed(line.reply))) or self._form.encode_line(line))
+        if same == len(self._exchanges) == len(kept):
+            return
+        self._trimmed = self._trimmed and same > 0
+        self._exchanges = kept
+        self._rebuild()
+        self._bound()
+
+    def cut_last_reply(self, heard: int) -> None:
+        """The user heard only the first ``heard`` characters of the last reply: forget the rest."""
+        if not self._exchanges or heard >= len(self._exchanges[-1].line.reply):
+            return
+        last = self._exchanges[-1]
+        line = replace(last.line, reply=last.line.reply[:heard])
+        encoded = self._form.encode_line(line)
+        # The user's ids stay as the engine saw them; the reply keeps its own ids as far as they agree.
+        self._exchanges[-1] = Exchange(line, last.user_ids, encoded.reply_ids)
+        self._rebuild()
+
+    def _alignment(self, lines: Sequence[Line]) -> tuple[int, int]:
+        """(first line of theirs that meets our first exchange, how many exchanges are equal from there).
+
+        A record that was trimmed begins somewhere inside the client's; one that was not begins where theirs begins.
+        """
+        best = (0, 0)
+        for start in range(len(lines) if self._trimmed else min(1, len(lines))):
+            same = 0
+            for exchange, line in zip(self._exchanges, lines[start:], strict=False):
+                if not exchange.line.same_as(line):
+                    break
+                same += 1
+            if same and same >= best[1]:
+                best = (start, same)
+        return best
+
+    def _bound(self) -> None:
+        if len(self._ids) <= self._max_tokens:
+            return
+        goal = int(self._max_tokens * TRIM_TO)
+        sizes = [len(self._form.exchange(exchange, first=False)) for exchange in self._exchanges]
+        kept = sum(sizes)
+        dropped = 0
+        while kept > goal and dropped < len(sizes) - 1:
+            kept -= sizes[dropped]
+            dropped += 1
+        if kept > self._max_tokens:  # one exchange alone is over the limit
+            dropped = len(sizes)
+        del self._exchanges[:dropped]
+        self._trimmed = True
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._ids = flatten(self._form.exchange(e, first=not n) for n, e in enumerate(self._exchanges))
+
+
+def flatten(parts: Iterable[Iterable[int]]) -> list[int]:
+    """One list of ids out of many."""
+    return [token for part in parts for token in part]

@@ -1,0 +1,624 @@
+"""One connection's conversation: who the character is, what was said, and the one turn that may run.
+
+Idle, running or closing. Every message is handled to its end before the next one is looked at, and none of them waits for
+generation: a turn is a task of its own, and only this class starts, cancels and awaits it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from accounts.callers import Caller
+from accounts.limits import RollingWindow
+from accounts.token_budget import TokenBudget
+from accounts.usage import TurnUsage, UsageLedger
+from inference.character import NOBODY, Casting, Character
+from inference.engines.base import Engine, EngineDead, EngineRole
+from inference.engines.service import EngineService
+from inference.history import Exchange, History, Line
+from inference.metrics import Metrics
+from inference.protocol import (
+    Cancel,
+    ChatPrompt,
+    Decoder,
+    End,
+    ErrorCode,
+    Followup,
+    Message,
+    PersonaFields,
+    Ping,
+    Pong,
+    ProtocolError,
+    Start,
+    WarmHistory,
+    WarmPersona,
+    encode,
+    error_frame,
+)
+from inference.reply import ReplyPlan
+from inference.sampling import SamplingRules
+from inference.turn import ChatPlan, ToolPlan, Turn, TurnPlan, TurnPolicy
+from inference.warming import prime
+from personas.snapshot import PersonaSnapshot
+
+logger = logging.getLogger("yap.session")
+
+RETRY_IN_S = 5  # what clients are told where nothing better is known
+CANCEL_GRACE_S = 2.0
+CLOSE_NORMAL, CLOSE_POLICY, CLOSE_RESTART = 1000, 1008, 1012
+
+
+class SessionState(StrEnum):
+    """Where a connection is. Closing is final."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    CLOSING = "closing"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """The server's settings that a session needs."""
+
+    turn: TurnPolicy
+    max_out: int = 150
+    screen_checked_prefix: str = "SCREEN CHECKED:"
+    idle_timeout: float = 150.0
+    close_client_request: int = CLOSE_NORMAL
+    close_idle: int = 4000
+    close_unauthorized: int = CLOSE_POLICY
+    log_text: bool = False
+
+
+@dataclass(slots=True)
+class Serving:
+    """What all sessions of a process share, put together once by the composition root."""
+
+    engines: EngineService
+    casting: Casting
+    decoder: Decoder
+    sampling: SamplingRules
+    policy: SessionPolicy
+    ledger: UsageLedger
+    budget: TokenBudget
+    metrics: Metrics
+    started: bool = False  # everything is loaded: the catalogue, the tokenizers
+    draining: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a conversation can begin."""
+        return self.started and self.engines.ready and not self.draining
+
+
+Send = Callable[[str], Awaitable[None]]
+Close = Callable[[int], Awaitable[None]]
+
+
+class Session:
+    """The conversation of one connection. All calls belong to the serving loop, :meth:`receive` one at a time."""
+
+    def __init__(self, serving: Serving, caller: Caller, send: Send, close: Close) -> None:
+        self.caller = caller
+        self.session_id: str | None = None
+        self.connection = uuid.uuid4().hex[:12]
+        self.state = SessionState.IDLE
+        self._serving = serving
+        self._policy = serving.policy
+        self._send = send
+        self._close = close
+        self._character: Character | None = None
+        self._history: History | None = None
+        self._transcript: History | None = None
+        self._sampling: dict[str, float] = {}
+        self._user_name: str | None = None
+        self._turns = 0
+        self._turn: Turn | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = "disconnect"  # why the running turn is being cancelled, where it is
+        self._warming: set[asyncio.Task[None]] = set()
+        self._active_at = time.monotonic()
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._messages = RollingWindow(caller.limits.messages)
+        self._cancels = RollingWindow(caller.limits.cancels)
+        self._updates = RollingWindow(caller.limits.persona_updates)
+
+    # -- what the consumer calls ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """The connection is accepted: the idle clock starts."""
+        self._watch_idle()
+
+    async def receive(self, text: str | None) -> None:
+        """Handle one frame (None: it was binary) to its end. Bad input is answered and changes nothing."""
+        if self.state is SessionState.CLOSING:
+            return
+        self._active_at = time.monotonic()
+        try:
+            envelope = self._serving.decoder.open(text)
+            self._charge(envelope.kind, envelope.request_id)
+            await self._handle(self._serving.decoder.decode(envelope))
+        except ProtocolError as error:
+            self._serving.metrics.refused(error.code)
+            self._serving.ledger.record_error(self.caller.prefix, error.code, self._slug)
+            await self._send(error_frame(error))
+        except EngineDead as dead:
+            logger.error("%s engine unavailable: %s", self._name, dead)
+            await self._send(error_frame(ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable")))
+        except Exception:
+            reference = uuid.uuid4().hex[:12]
+            logger.exception("%s internal error, reference %s", self._name, reference)
+            sorry = ProtocolError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side", reference=reference)
+            await self._send(error_frame(sorry))
+
+    def govern(self, caller: Caller) -> None:
+        """The key's limits were changed: they hold from the next message on."""
+        self.caller = caller
+        self._messages.window = caller.limits.messages
+        self._cancels.window = caller.limits.cancels
+        self._updates.window = caller.limits.persona_updates
+
+    async def revoke(self) -> None:
+        """The key is no longer good: say so and close."""
+        if self.state is SessionState.CLOSING:
+            return
+        await self._stop_turn()
+        error = ProtocolError(ErrorCode.KEY_REVOKED, "this API key was revoked or has expired")
+        await self._send(error_frame(error))
+        await self._finish(self._policy.close_unauthorized)
+
+    async def drain(self) -> None:
+        """The server stops: let the running turn end, then close."""
+        task = self._task
+        if task is not None:
+            await asyncio.wait({task})
+        if self.state is not SessionState.CLOSING:
+            await self._finish(CLOSE_RESTART)
+
+    async def aclose(self) -> None:
+        """The connection is gone, however it ended: abort what runs, keep nothing. Idempotent."""
+        self.state = SessionState.CLOSING
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        for task in (*self._warming, *([self._task] if self._task else [])):
+            task.cancel()
+        running = {task for task in (*self._warming, self._task) if task is not None}
+        if running:
+            await asyncio.wait(running, timeout=CANCEL_GRACE_S)
+
+    @property
+    def turns(self) -> int:
+        """Turns so far."""
+        return self._turns
+
+    @property
+    def running(self) -> bool:
+        """Whether a turn runs now."""
+        return self._task is not None and not self._task.done()
+
+    # -- messages ---------------------------------------------------------------------------------------------------------
+
+    def _charge(self, kind: str, request_id: str | None) -> None:
+        """Take a slot of the window this kind of message belongs to. A refused message takes none."""
+        if kind in ("ping", "pong", "end"):
+            return
+        window, code = (
+            (self._cancels, ErrorCode.CANCEL_RATE_LIMITED)
+            if kind == "cancel"
+            else (self._messages, ErrorCode.MESSAGE_RATE_LIMITED)
+        )
+        wait = window.take(time.monotonic())
+        if wait > 0:
+            raise ProtocolError(
+                code, "too many messages, slow down", kind=kind, request_id=request_id, retry_in=_whole_seconds(wait)
+            )
+
+    async def _handle(self, message: Message) -> None:
+        try:
+            match message:
+                case Start():
+                    await self._start(message)
+                case Followup():
+                    await self._followup(message)
+                case Cancel():
+                    await self._cancel(message)
+                case ChatPrompt():
+                    await self._chat_prompt(message)
+                case WarmPersona():
+                    self._warm_persona(message)
+                case WarmHistory():
+                    self._warm_history(message)
+                case Ping():
+                    await self._send(encode("pong", request_id=message.request_id))
+                case Pong():
+                    pass
+                case End():
+                    await self._stop_turn()
+                    frame = encode("connection_closed", reason="client_request", request_id=message.request_id)
+                    await self._send(frame)
+                    await self._finish(self._policy.close_client_request)
+        except ProtocolError as error:
+            error.request_id = message.request_id
+            error.kind = error.kind or ("chat_prompt" if isinstance(message, ChatPrompt) else "")
+            raise
+
+    async def _start(self, message: Start) -> None:
+        await self._check_admission()
+        fresh = message.session_id != self.session_id
+        before = None if fresh else self._character
+        user_name = message.user_identity or (None if fresh else self._user_name)
+        character = self._cast(message.persona, before, message.tool_prompt, user_name)
+        chat = self._engine(EngineRole.CHAT)
+        self._engine(EngineRole.TOOL)
+
+        await self._stop_turn(heard=message.heard, barge_in=True)
+        if fresh:
+            self.session_id, self._history, self._transcript, self._sampling = message.session_id, None, None, {}
+        self._user_name = user_name
+        self._become(character)
+        if message.sampling is not None:
+            self._sampling = dict(message.sampling)
+        if message.history is not None:
+            for record in (self._history, self._transcript):
+                if record is not None:
+                    record.replace(message.history)
+        utterance = message.utterance.strip() or None
+        turn = self._plan(utterance, message.request_id, chat=chat, tool=True)
+        await self._send(
+            turn.frames.ack(
+                session_id=message.session_id,
+                now=_local_now(),
+                gender=character.gender,
+                personality=character.personality,
+                chat_prompt=character.chat_prompt is not None,
+            )
+        )
+        self._run(turn)
+
+    async def _followup(self, message: Followup) -> None:
+        if self._character is None:
+            raise ProtocolError(ErrorCode.NO_ACTIVE_SESSION, "followup needs a started session")
+        chat = self._chat_engine()
+        await self._check_admission()
+        await self._stop_turn(barge_in=True)
+        self._become(self._serving.casting.renewed(self._character))
+        text = f"{self._policy.screen_checked_prefix} {message.analysis_text.strip()}".strip()
+        self._run(self._plan(text, message.request_id, chat=chat, tool=False))
+
+    async def _cancel(self, message: Cancel) -> None:
+        if not await self._stop_turn(heard=message.heard):
+            if message.heard is not None:
+                self._cut_to(message.heard)
+            await self._send(encode("done", cancelled=True, request_id=message.request_id))
+
+    async def _chat_prompt(self, message: ChatPrompt) -> None:
+        if self._character is None:
+            raise ProtocolError(ErrorCode.NO_ACTIVE_SESSION, "chat_prompt needs a started session")
+        self._chat_engine()
+        before, fields = self._character, message.persona
+        if not fields:
+            raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "chat_prompt needs persona fields")
+        character = self._cast(fields, before, None, self._user_name)
+        same_style = (character.gender, character.personality) == (before.gender, before.personality)
+        if same_style and (fields.persona is None or character.slug == before.slug):
+            await self._send(_ack_chat_prompt(message.request_id, code=204, message="no change"))
+            return
+        wait = self._updates.take(time.monotonic())
+        if wait > 0:
+            raise ProtocolError(
+                ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=_whole_seconds(wait)
+            )
+        self._become(character)
+        await self._send(
+            _ack_chat_prompt(
+                message.request_id,
+                code=200,
+                message="updated",
+                gender=character.gender,
+                personality=character.personality,
+            )
+        )
+        self._warm([*character.chat_ids, *(self._history.ids if self._history else ())], None)
+
+    def _warm_persona(self, message: WarmPersona) -> None:
+        self._chat_engine()
+        if not self.caller.own_chat_prompt:
+            raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
+        prompt = message.chat_prompt.replace("{{user}}", self._user_name or NOBODY)
+        frame = encode(
+            "warmed",
+            segment="persona_static",
+            bytes=len(message.chat_prompt.encode()),
+            request_id=message.request_id,
+        )
+        self._warm([*self._serving.casting.chat_ids(prompt)], frame)
+
+    def _warm_history(self, message: WarmHistory) -> None:
+        self._chat_engine()
+        form = self._serving.casting.chat
+        assert form is not None
+        record = History(form, self._serving.casting.history_limit(self._character))
+        record.replace(message.history)
+        persona = self._character.chat_ids if self._character else form.before_system
+        frame = encode(
+            "warmed", segment="history", bytes=len(message.history_text.encode()), request_id=message.request_id
+        )
+        self._warm([*persona, *record.ids], frame)
+
+    # -- the character ------------------------------------------------------------------------------------------------------
+
+    def _cast(
+        self, fields: PersonaFields, before: Character | None, tool_prompt: str | None, user_name: str | None
+    ) -> Character:
+        """The character that a message asks for; nothing is changed yet."""
+        casting = self._serving.casting
+        if fields.chat_prompt is not None and not self.caller.own_chat_prompt:
+            raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
+        if tool_prompt is not None and not self.caller.own_tool_prompt:
+            raise ProtocolError(ErrorCode.INVALID_TOOL_PROMPT, "this key may not bring its own tool_prompt")
+        if before is None and fields.persona is None:
+            if fields.gender is None:
+                raise ProtocolError(ErrorCode.MISSING_GENDER, "a session's first start needs gender, or persona")
+            if fields.personality is None:
+                raise ProtocolError(
+                    ErrorCode.MISSING_PERSONALITY, "a session's first start needs personality, or persona"
+                )
+        if before is not None:
+            before = casting.renewed(before)
+            if not fields and tool_prompt is None:
+                return before
+            if fields.persona is None and (fields.gender or fields.personality):
+                fields = replace(
+                    fields,
+                    gender=fields.gender or before.gender,
+                    personality=fields.personality or before.personality,
+                )
+        snapshot: PersonaSnapshot | None = casting.stored(fields, self.caller.personas)
+        same = before is not None and (fields.gender, fields.personality) in (
+            (None, None),
+            (before.gender, before.personality),
+        )
+        if snapshot is None and before is not None and same and fields.persona is None:
+            snapshot = before.snapshot
+            if before.own_prompt and fields.chat_prompt is None:
+                fields = replace(fields, chat_prompt=before.chat_prompt)
+        return casting.character(fields, snapshot=snapshot, before=before, tool_prompt=tool_prompt, user_name=user_name)
+
+    def _become(self, character: Character) -> None:
+        """Take the character on; the history stays, its limit follows the persona's length."""
+        casting = self._serving.casting
+        self._character = character
+        for name, form, limit in (
+            ("_history", casting.chat, casting.history_limit(character)),
+            ("_transcript", casting.transcript, casting.tool_history_limit(character)),
+        ):
+            record: History | None = getattr(self, name)
+            if record is None:
+                setattr(self, name, History(form, limit) if form is not None else None)
+            else:
+                record.limit(limit)
+
+    @property
+    def _slug(self) -> str:
+        return (self._character.slug if self._character else None) or ""
+
+    @property
+    def _name(self) -> str:
+        return f"key={self.caller.prefix} conn={self.connection} session={_loggable(self.session_id)}"
+
+    # -- turns ----------------------------------------------------------------------------------------------------------------
+
+    async def _check_admission(self) -> None:
+        """Whether this key may have another turn on this server now."""
+        if self._serving.draining:
+            raise ProtocolError(ErrorCode.SERVER_DRAINING, "the server is stopping", retry_in=RETRY_IN_S)
+        budget = self._serving.budget
+        left = await budget.remaining(self.caller)
+        if left is not None and left <= 0:
+            raise ProtocolError(
+                ErrorCode.TOKEN_BUDGET_EXHAUSTED, "this key's tokens for today are used up", retry_in=budget.retry_in()
+            )
+
+    def _engine(self, role: EngineRole) -> Engine | None:
+        """The engine, None where it is not deployed. Raises :class:`EngineDead` where it should be there and is not."""
+        return self._serving.engines.engine(role) if self._serving.engines.deployed(role) else None
+
+    def _chat_engine(self) -> Engine:
+        chat = self._engine(EngineRole.CHAT)
+        if chat is None:
+            raise ProtocolError(ErrorCode.CHAT_NOT_DEPLOYED, "this server runs no chat engine")
+        return chat
+
+    def _plan(self, utterance: str | None, request_id: str | None, *, chat: Engine | None, tool: bool) -> Turn:
+        character, casting = self._character, self._serving.casting
+        assert character is not None
+        self._turns += 1
+        chat_plan = tool_plan = None
+        if chat is not None:
+            sampling = self._serving.sampling.merge({**character.sampling, **self._sampling})
+            max_out = min(self.caller.limits.max_out or self._policy.max_out, self._policy.max_out)
+            reply = ReplyPlan(
+                prompt_ids=(),
+                sampling=sampling,
+                max_tokens=max_out,
+                automaton=character.guarding.automaton,
+                logit_bias=character.guarding.logit_bias,
+                request_id=f"chat-{self.connection}-{self._turns}",
+            )
+            chat_plan = ChatPlan(chat, partial(self._chat_ids, character), reply, character.output_style)
+        if tool and casting.transcript is not None and self._transcript is not None:
+            ids: list[int] | None = None
+            if utterance is not None:
+                ids = [*character.tool_ids, *self._transcript.ids, *casting.transcript.utterance(utterance)]
+            tool_plan = ToolPlan(self._engine(EngineRole.TOOL), ids, character.tool_prompt)
+        plan = TurnPlan(self._turns, request_id, utterance, tool_plan, chat_plan)
+        return Turn(plan, self._policy.turn, self._send)
+
+    def _chat_ids(self, character: Character, user_text: str | None) -> list[int]:
+        """The whole prompt: persona, record, this turn. Only this turn's text is encoded."""
+        form, record = self._serving.casting.chat, self._history
+        assert form is not None
+        assert record is not None
+        user_ids = None if user_text is None else form.user(user_text)
+        return [*character.chat_ids, *record.ids, *form.turn(user_ids, first=not len(record))]
+
+    def _run(self, turn: Turn) -> None:
+        self.state = SessionState.RUNNING
+        self._turn = turn
+        self._serving.metrics.turns_running.inc()
+        self._stopping = "disconnect"
+        self._task = asyncio.create_task(self._drive(turn), name=f"turn {turn.plan.turn} of {self.connection}")
+
+    async def _drive(self, turn: Turn) -> None:
+        try:
+            await turn.run()
+        finally:
+            turn.close()
+            if self.state is SessionState.RUNNING:
+                self.state = SessionState.IDLE
+            self._active_at = time.monotonic()
+            self._serving.metrics.turns_running.dec()
+            self._remember(turn)
+            self._account(turn)
+
+    def _remember(self, turn: Turn) -> None:
+        """After a turn, however it ended: the record gets what was said and what was delivered."""
+        delivered, reply, form = turn.delivered(), turn.reply, self._serving.casting.chat
+        if turn.ended_by in ("timeout", "error") and not delivered:
+            return
+        line = Line(turn.plan.utterance, delivered)
+        if reply is not None and form is not None and self._history is not None:
+            user_ids = [] if turn.user_text is None else form.user(turn.user_text)
+            self._history.append(Exchange(line, user_ids, reply.shown_ids(form.text.encode)))
+        if self._transcript is not None and self._serving.casting.transcript is not None:
+            self._transcript.append(self._serving.casting.transcript.encode_line(line))
+
+    async def _stop_turn(self, *, heard: int | None = None, barge_in: bool = False) -> bool:
+        """Cancel the running turn, if there is one, and send its ``done``. True when this ended it."""
+        task, turn = self._task, self._turn
+        if task is None or turn is None or task.done():
+            if heard is not None and barge_in:
+                self._cut_to(heard)
+            return False
+        started = time.perf_counter()
+        self._stopping = "barge-in" if barge_in else "cancel"
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+        stopped = not turn.done_sent
+        if heard is not None:
+            self._cut_to(heard)
+        if stopped:
+            await self._send(turn.frames.done(cancelled=True))
+        self._serving.metrics.cancel_seconds.observe(time.perf_counter() - started)
+        return stopped
+
+    def _cut_to(self, heard: int) -> None:
+        for record in (self._history, self._transcript):
+            if record is not None:
+                record.cut_last_reply(heard)
+
+    def _account(self, turn: Turn) -> None:
+        """One line in the log, one event in the ledger, the tokens off the budget."""
+        usage, cancelled = turn.usage(), turn.ended_by == "cancelled"
+        used = TurnUsage(
+            key_id=self.caller.key_id,
+            key_prefix=self.caller.prefix,
+            persona=self._slug,
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=usage["cached_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            tool_prompt_tokens=usage["tool_prompt_tokens"],
+            tool_completion_tokens=usage["tool_completion_tokens"],
+            ttft_ms=turn.ttft_ms,
+            tool=None if turn.tool is None else "yes" if turn.tool else "no",
+            cancelled=cancelled,
+            barge_in=cancelled and self._stopping == "barge-in",
+            error_code=turn.error_code,
+            suppressed=usage["suppressed"],
+        )
+        self._serving.ledger.record(used)
+        self._serving.budget.charge(self.caller, used.total_tokens)
+        ended = self._stopping if cancelled else turn.error_code or turn.ended_by
+        self._serving.metrics.turn(turn, ended)
+        logger.info(
+            "turn %s turn=%d persona=%s tool=%s tool_ms=%s ttft_ms=%s total_ms=%s tokens=%d cached=%d out=%d "
+            "suppressed=%d ended=%s%s",
+            self._name,
+            turn.plan.turn,
+            self._slug or "-",
+            "-" if turn.tool is None else "yes" if turn.tool else "no",
+            turn.tool_ms,
+            turn.ttft_ms,
+            usage["total_ms"],
+            usage["prompt_tokens"],
+            usage["cached_tokens"],
+            usage["completion_tokens"],
+            usage["suppressed"],
+            ended,
+            f" user={turn.plan.utterance!r} reply={turn.delivered()!r}" if self._policy.log_text else "",
+        )
+
+    # -- warming ----------------------------------------------------------------------------------------------------------------
+
+    def _warm(self, ids: list[int], frame: str | None) -> None:
+        """Prime the prefix cache in the background; ``frame`` is sent when it is done."""
+        self._background(self._prime(ids, frame))
+
+    async def _prime(self, ids: list[int], frame: str | None) -> None:
+        try:
+            await prime(self._chat_engine(), ids)
+        except EngineDead as dead:
+            logger.warning("%s could not warm: %s", self._name, dead)
+            frame = error_frame(ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable"))
+        if frame is not None:
+            await self._send(frame)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._warming.add(task)
+        task.add_done_callback(self._warming.discard)
+
+    # -- closing ----------------------------------------------------------------------------------------------------------------
+
+    async def _finish(self, code: int) -> None:
+        self.state = SessionState.CLOSING
+        await self._close(code)
+
+    def _watch_idle(self) -> None:
+        """One timer for the whole connection: it looks at the clock when it fires, no frame ever touches it."""
+        left = self._active_at + self._policy.idle_timeout - time.monotonic()
+        if self.running:
+            left = self._policy.idle_timeout
+        if left <= 0:
+            self._background(self._finish(self._policy.close_idle))
+            return
+        self._idle_timer = asyncio.get_running_loop().call_later(left, self._watch_idle)
+
+
+def _ack_chat_prompt(request_id: str | None, **fields: Any) -> str:
+    ok = fields["code"] < 400
+    return encode("ack", **{"for": "chat_prompt"}, ok=ok, request_id=request_id, **fields)
+
+
+def _whole_seconds(wait: float) -> int:
+    return max(1, int(-(-wait // 1)))
+
+
+def _loggable(session_id: str | None) -> str:
+    """A client's session id as one harmless word."""
+    return "".join(c if c.isalnum() or c in "._:-" else "?" for c in (session_id or "-")[:48])
+
+
+def _local_now() -> str:
+    now = datetime.now().astimezone()
+    part = ("Night", "Morning", "Afternoon", "Evening")[(now.hour >= 5) + (now.hour >= 12) + (now.hour >= 17)]
+    return f"{now:%d/%m/%Y %A %I:%M %p} ({part})"

@@ -1,0 +1,11 @@
+"""Health, readiness and status."""
+
+from django.urls import path
+
+from inference.views import HealthView, ReadyView, StatusView
+
+urlpatterns = [
+    path("healthz", HealthView.as_view(), name="healthz"),
+    path("readyz", ReadyView.as_view(), name="readyz"),
+    path("status", StatusView.as_view(), name="status"),
+]

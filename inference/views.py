@@ -1,0 +1,131 @@
+"""HTTP beside the conversation: is it alive, is it ready, how is it doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from drf_spectacular.utils import OpenApiResponse, extend_schema, inline_serializer
+from rest_framework import serializers, status
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.places import Places
+from inference.registry import Registry
+from inference.session import Serving
+
+SCOPE_KEY = "yap.house"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What these views may see of the process that serves; it comes with the request's ASGI scope."""
+
+    serving: Serving
+    registry: Registry
+    places: Places
+    version: str
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether conversations can begin, and why not."""
+        if self.serving.draining:
+            return False, "draining"
+        engines = self.serving.engines
+        if engines.failure:
+            return False, engines.failure
+        for role, told in engines.status().items():
+            if told["state"] != "ready":
+                return False, f"{role} engine {told['state']}: {told['reason']}".rstrip(": ")
+        return (True, "") if self.serving.started else (False, "loading the catalogue")
+
+
+def facts_of(request: Request) -> Facts | None:
+    """The facts of the process that serves this request; None where it serves no conversation (tests, WSGI)."""
+    scope: dict[str, Any] = getattr(request._request, "scope", {})
+    return scope.get(SCOPE_KEY)
+
+
+_Health = inline_serializer("Health", {"status": serializers.CharField()})
+_NotReady = inline_serializer(
+    "NotReady",
+    {"status": serializers.CharField(), "reason": serializers.CharField(), "retry_in": serializers.IntegerField()},
+)
+_Connections = inline_serializer(
+    "Connections",
+    {
+        "active": serializers.IntegerField(),
+        "max": serializers.IntegerField(),
+        "available": serializers.IntegerField(),
+        "at_capacity": serializers.BooleanField(),
+    },
+)
+
+
+class HealthView(APIView):
+    """200 while the process lives."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @extend_schema(responses=_Health, auth=[])
+    def get(self, request: Request) -> Response:
+        """Alive."""
+        return Response({"status": "ok"})
+
+
+class ReadyView(APIView):
+    """200 when every deployed engine answers, else 503 with the reason."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @extend_schema(responses={200: _Health, 503: OpenApiResponse(_NotReady, "starting, dead or draining")}, auth=[])
+    def get(self, request: Request) -> Response:
+        """Ready for conversations."""
+        facts = facts_of(request)
+        ready, reason = facts.readiness() if facts else (False, "this process runs no engines")
+        if ready:
+            return Response({"status": "ready"})
+        wait = facts.serving.engines.retry_in if facts else 5
+        return Response(
+            {"status": "not ready", "reason": reason, "retry_in": wait}, status=status.HTTP_503_SERVICE_UNAVAILABLE
+        )
+
+
+class StatusView(APIView):
+    """How the server is doing, for a client with a key."""
+
+    @extend_schema(
+        responses=inline_serializer(
+            "Status",
+            {
+                "status": serializers.CharField(),
+                "connections": _Connections,
+                "healthy": serializers.BooleanField(),
+                "turns_running": serializers.IntegerField(),
+                "engines": serializers.DictField(),
+                "models": serializers.DictField(),
+                "version": serializers.CharField(),
+            },
+        )
+    )
+    def get(self, request: Request) -> Response:
+        """Connections, engines, models, version."""
+        facts = facts_of(request)
+        if facts is None:
+            return Response({"detail": "this process runs no engines"}, status=status.HTTP_503_SERVICE_UNAVAILABLE)
+        engines = facts.serving.engines.status()
+        return Response(
+            {
+                "status": "running",
+                "connections": async_to_sync(facts.places.snapshot)(),
+                "healthy": facts.serving.ready,
+                "turns_running": facts.registry.running,
+                "engines": engines,
+                "models": {role: told["model"] for role, told in engines.items()},
+                "version": facts.version,
+            }
+        )

@@ -1,0 +1,89 @@
+"""Entry point and composition root: Django, then the engines, then the routes. Importing it begins to build the engines.
+
+``manage.py serve``, ``manage.py runserver``, ``daphne yapserver.asgi:application`` and any other ASGI server serve the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.urls import path
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_django = get_asgi_application()  # before anything that needs models
+
+from inference.consumer import ChatConsumer
+from inference.engines.service import vllm_service
+from inference.engines.spec import specs
+from inference.views import SCOPE_KEY
+from yapserver.backpressure import bounded
+from yapserver.env import BASE_DIR
+from yapserver.house import House
+
+
+def _make_house() -> House:
+    env = settings.ENV
+    # The service asks the house for what to warm, and the house is made with the service.
+    service = vllm_service(specs(env), str(BASE_DIR), warm_prompts=lambda engine: house.warm_prompts(engine))
+    try:
+        house = House(env, service, settings.VERSION)
+    except ValueError as error:
+        raise SystemExit(f"yap: bad setting: {error}") from None
+    return house
+
+
+class Application:
+    """The ASGI application: starts the house's loop-bound part with the first scope, then routes."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        chat = ChatConsumer.as_asgi(serving=house.serving, door=house.door, registry=house.registry)
+        self._route = ProtocolTypeRouter(
+            {"http": _django, "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.house.start()
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        scope = {**scope, SCOPE_KEY: self.house.facts}
+        if scope["type"] == "websocket":
+            if scope["path"] not in ("/ws", "/ws/"):
+                await send({"type": "websocket.close", "code": 1000})
+                return
+            send = bounded(send)
+        await self._route(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Servers that have it are told that startup is over at once: ``/readyz`` says when the engines answer."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.house.drain(settings.ENV.DRAIN_TIMEOUT_S)
+                await self.house.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+application = Application(_make_house())
+application.house.start_building()
+
+# Daphne has no lifespan: its reactor starts the house, so that it is ready before the first client comes.
+if "daphne.server" in sys.modules:
+    from twisted.internet import reactor
+
+    reactor.callWhenRunning(application.house.start)  # type: ignore[attr-defined]

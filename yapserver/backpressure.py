@@ -1,0 +1,78 @@
+"""Daphne buffers without bound for a client that does not read. This puts a bound on it, from inside the application.
+
+Daphne hands the application a ``send`` that knows the connection's Twisted protocol; its transport tells a streaming
+producer when the buffer is over 64 KiB. A client that leaves it so for too long, or lets too much pile up, is cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MAX_STALLED_BYTES = 1024 * 1024
+MAX_STALLED_S = 10.0
+# Above the protocol's own limit, so that a message that is too large is answered and not cut off; bounded all the same.
+MAX_INBOUND_BYTES = 4 * 1024 * 1024
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class _Producer:
+    """Twisted's IPushProducer: told when the transport's buffer is full, and when it has drained."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._timer: Any = None
+        self.stalled = False
+        self.piled_up = 0
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        from twisted.internet import reactor
+
+        self.stalled, self.piled_up = True, 0
+        if self._timer is None:
+            self._timer = reactor.callLater(MAX_STALLED_S, self.cut_off)  # type: ignore[attr-defined]
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        self.stalled = False
+        self._stop_timer()
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        self._stop_timer()
+
+    def cut_off(self) -> None:
+        """Drop the connection and what is buffered for it."""
+        self._stop_timer()
+        logger.info("a client that does not read was cut off")
+        self._transport.abortConnection()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+def bounded(send: Send) -> Send:
+    """``send`` for a WebSocket, with a bound where the server is Daphne; other servers wait in ``send`` themselves."""
+    protocol = send.args[0] if isinstance(send, partial) and send.args else None
+    transport = getattr(protocol, "transport", None)
+    if protocol is None or not hasattr(transport, "registerProducer") or not hasattr(protocol, "maxMessagePayloadSize"):
+        return send
+    protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = MAX_INBOUND_BYTES
+    transport.unregisterProducer()  # the HTTP channel's, which ended with the upgrade
+    producer = _Producer(transport)
+    transport.registerProducer(producer, True)
+
+    async def send_bounded(message: dict[str, Any]) -> None:
+        if producer.stalled:
+            producer.piled_up += len(message.get("text") or "")
+            if producer.piled_up > MAX_STALLED_BYTES:
+                producer.cut_off()
+                return
+        await send(message)
+
+    return send_bounded
