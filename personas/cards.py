@@ -89,7 +89,8 @@ def document(card: Card, spec: Spec = "v3") -> dict[str, Any]:
         "sampling": dict(card.sampling),
         "output_style": card.output_style,
     }
-    data["extensions"][EXTENSION] = {key: value for key, value in own.items() if value}
+    if said := {key: value for key, value in own.items() if value}:
+        data["extensions"][EXTENSION] = said
     name, version = SPECS[spec]
     return {**whole, "spec": name, "spec_version": version, "data": data}
 

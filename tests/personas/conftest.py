@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import Settings
+
+from personas import changes, tokens
+from personas.models import Persona
+
+
+class WordCounter:
+    """A tokenizer that is easy to reason about: a token is a word."""
+
+    chat_limit = 20
+    tool_limit = 10
+
+    def count_chat(self, text: str) -> int:
+        return len(text.split())
+
+    def count_tool(self, text: str) -> int:
+        return len(text.split())
+
+
+@pytest.fixture(autouse=True)
+def _static_root(settings: Settings, tmp_path: Path) -> None:
+    """Static files are not collected in a checkout under test; the middleware warns of a folder that is not there."""
+    settings.STATIC_ROOT = tmp_path
+
+
+@pytest.fixture
+def counter() -> Iterator[WordCounter]:
+    counter = WordCounter()
+    tokens.use(counter)
+    yield counter
+    tokens.use(None)
+
+
+@pytest.fixture
+def news() -> Iterator[list[tuple[str, str]]]:
+    """What was announced after commits."""
+    told: list[tuple[str, str]] = []
+    changes.use(lambda topic, detail: told.append((topic, detail)))
+    yield told
+    changes.use(None)
+
+
+@pytest.fixture
+def persona(db: None) -> Persona:
+    return Persona.objects.create(
+        slug="ada", name="Ada", gender="female", personality="dry", chat_prompt="You are Ada. You talk with {{user}}."
+    )
+
+
+@pytest.fixture
+def operator(client: Client, db: None) -> Client:
+    """A logged-in superuser."""
+    client.force_login(User.objects.create_superuser("operator", password="not-a-secret"))
+    return client
