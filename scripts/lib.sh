@@ -6,6 +6,8 @@
 
 ROOT=$PWD
 RUN_DIR=${RUN_DIR:-$ROOT/.run}
+# shellcheck disable=SC2034  # used by the scripts that source this
+DEMO_MODEL=${MODELS_DIR:-$ROOT/.models}/SmolLM2-135M-Instruct
 PYTHON_RANGE="3.11 to 3.13"
 UV_VERSION=0.13.9
 

@@ -76,6 +76,7 @@ case $HOST in 0.0.0.0 | "*") address=127.0.0.1 ;; ::) address=::1 ;; esac
 url=$address:$PORT
 [[ $address != *:* ]] || url="[$address]:$PORT"
 
+[[ $(uname -s) == Linux ]] || die "Yap serves on Linux; the clients in tests/clients run here too"
 (umask 077 && mkdir -p "$RUN_DIR" && [[ -w $RUN_DIR ]]) || die "$RUN_DIR cannot be written"
 for tool in flock setsid; do
     command -v "$tool" >/dev/null || die "$tool is missing (package util-linux)"
@@ -103,9 +104,9 @@ if [[ $state == fresh ]]; then
     make_venv "$device"
     install "$device"
 fi
-if ((needs_demo)) && [[ ! -f .models/SmolLM2-135M-Instruct/config.json ]]; then
+if ((needs_demo)) && [[ ! -f $DEMO_MODEL/config.json ]]; then
     step "preparing the demo model; this is done once"
-    .venv/bin/python scripts/demo_model.py >/dev/null || exit 1
+    .venv/bin/python scripts/demo_model.py "$DEMO_MODEL" >/dev/null || exit 1
 fi
 if ((demo)); then
     export MAX_CONCURRENT_CONNECTIONS=${MAX_CONCURRENT_CONNECTIONS:-8}

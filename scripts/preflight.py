@@ -1,4 +1,4 @@
-"""What can be checked before anything is installed: port, disk, memory, models, keys. Standard library only.
+"""What can be checked before anything is installed: processor, port, disk, memory, models, keys. Standard library only.
 
     python3 scripts/preflight.py {cpu|cuda} {demo|named} {fresh|installed}
 
@@ -8,8 +8,10 @@ exit status 1; nothing is printed when all is well.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -31,6 +33,16 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 class PreflightError(Exception):
     """The server cannot start like this; the message is one line for an operator."""
+
+
+def check_processor(cpuinfo: str, machine: str) -> None:
+    """Whether the CPU build of the engine runs here: AVX2 on x86-64, and the NUMA library, which no wheel brings."""
+    if machine == "x86_64" and not re.search(r"^flags\s*:.*\bavx2\b", cpuinfo, re.MULTILINE):
+        raise PreflightError("this processor has no AVX2, which the CPU build of the engine needs")
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        raise PreflightError("libnuma.so.1 is missing (on Debian: apt-get install libnuma1)") from None
 
 
 def check_port(host: str, port: str) -> None:
@@ -154,8 +166,11 @@ def check(device: str, demo: bool, fresh: bool, environ: Mapping[str, str]) -> N
     for role, model in deployed.items():
         if model and (model.startswith(("/", ".", "~")) or Path(model).is_dir()):
             check_local(role, model)
+    if device == "cpu":
+        check_processor(Path("/proc/cpuinfo").read_text(), platform.machine())
     check_port(environ.get("HOST") or "127.0.0.1", environ.get("PORT") or "8000")
-    demo_missing = None in deployed.values() and not (ROOT / ".models/SmolLM2-135M-Instruct/config.json").is_file()
+    kept = Path(environ.get("MODELS_DIR") or ROOT / ".models")
+    demo_missing = None in deployed.values() and not (kept / "SmolLM2-135M-Instruct/config.json").is_file()
     check_disk(ROOT, 0.5 + DISK[device] * fresh + DISK_DEMO * demo_missing)
     check_memory(MEMORY_PER_ENGINE[device] * len(deployed))
     for role, model in deployed.items():

@@ -53,14 +53,11 @@ resolves() { # resolves VERSION: the CUDA lock against the index for that Python
         --python-platform x86_64-manylinux_2_28 "${UV_SOURCES[@]}" | grep '^vllm=='
 }
 
-dockerfiles() { compgen -G "docker/Dockerfile*"; }
-
 step "ruff check" .venv/bin/ruff check .
 step "ruff format" .venv/bin/ruff format --check .
 step "mypy" .venv/bin/mypy
-step "shellcheck" .venv/bin/shellcheck -x scripts/*.sh .ci/run
-# shellcheck disable=SC2046  # the names have no spaces
-! dockerfiles >/dev/null || step "hadolint" .venv/bin/hadolint $(dockerfiles)
+step "shellcheck" .venv/bin/shellcheck -x scripts/*.sh docker/*.sh .ci/run
+step "hadolint" .venv/bin/hadolint docker/Dockerfile
 step "manage.py check" .venv/bin/python manage.py check
 step "migrations" .venv/bin/python manage.py makemigrations --check --dry-run
 for version in 3.11 3.12; do

@@ -103,3 +103,18 @@ def test_which_models_are_deployed() -> None:
     assert preflight.models({}) == {"chat": None, "tool": None}
     named = {"DEPLOY_MODELS": "chat", "CHAT_MODEL": "a", "AWQ_CHAT_MODEL": "b", "TOOL_MODEL": "c"}
     assert preflight.models(named) == {"chat": "b"}
+
+
+def test_processor() -> None:
+    preflight.check_processor("processor : 0\nflags : sse2 avx2 fma\n", "x86_64")
+    with pytest.raises(PreflightError, match="no AVX2"):
+        preflight.check_processor("processor : 0\nflags : sse2 avx avx2_not\n", "x86_64")
+
+
+def test_numa_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(preflight.ctypes, "CDLL", missing)
+    with pytest.raises(PreflightError, match="apt-get install libnuma1"):
+        preflight.check_processor("flags : avx2", "x86_64")
