@@ -61,6 +61,12 @@ async def caller_for(key_id: int, defaults: Limits, fingerprint: str = "") -> Ca
     return _caller(rows, fingerprint or None, defaults, timezone.now())
 
 
+def caller_for_sync(key_id: int, defaults: Limits, fingerprint: str = "") -> Caller | None:
+    """The same for a thread of its own."""
+    rows = ApiKey.objects.filter(pk=key_id).order_by().values(*_COLUMNS)
+    return _caller(rows, fingerprint or None, defaults, timezone.now())
+
+
 async def tokens_today(prefix: str, now: float) -> int:
     """Tokens this key has used since midnight UTC, as far as they are written. ``now`` in Unix seconds."""
     midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)

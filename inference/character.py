@@ -1,6 +1,7 @@
 """Who a session speaks as, ready to use: a persona's text as ids, its sampling, its phrases compiled.
 
-Everything here is computed once per persona or per phrase list and shared by all sessions; a session only holds references.
+Everything here is computed once per persona or per phrase list and shared by all sessions; a session only holds
+references.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 SPEAKER_LABELS = ("User", "Assistant")
 NOBODY = "the user"  # what {{user}} is where a client does not say who it is
 MAX_BIASED_TOKENS = 900  # more than 1,024 entries kill a GPU engine; what a retry forbids comes on top
-# No tokenizer in use packs more characters into a token on average than this: a longer text need not be encoded to be refused.
+# No tokenizer in use packs more characters into a token on average than this: a longer text need not be encoded to
+# be refused.
 MAX_CHARS_PER_TOKEN = 24
 
 
@@ -50,7 +52,8 @@ class Guarding:
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """Everything a turn needs of a persona. ``snapshot`` is None where the client wrote its own prompt without naming one.
+    """Everything a turn needs of a persona. ``snapshot`` is None where the client wrote its own prompt without
+    naming one.
 
     ``chat_ids`` and ``tool_ids`` begin every prompt of the two engines (empty where the engine is not deployed).
     """
@@ -89,7 +92,7 @@ class Casting:
         self._tool_ids = lru_cache(maxsize=512)(self._encode_tool)
         self.install(self._catalogue, self.compile(self._catalogue))
 
-    # -- the catalogue ----------------------------------------------------------------------------------------------------
+    # -- the catalogue -----------------------------------------------------------------------------
 
     @property
     def catalogue(self) -> Catalogue:
@@ -97,7 +100,8 @@ class Casting:
         return self._catalogue
 
     def compile(self, catalogue: Catalogue) -> dict[tuple[PhraseRule, ...], Guarding]:
-        """The phrase lists of a catalogue, compiled; those already in use are taken over. For a thread, off the loop."""
+        """The phrase lists of a catalogue, compiled; those already in use are taken over. For a thread, off the
+        loop."""
         lists = {catalogue.phrases} | {catalogue.phrases + persona.phrases for persona in catalogue.personas.values()}
         return {rules: self._guarding.get(rules) or self._compile(rules) for rules in lists}
 
@@ -125,7 +129,7 @@ class Casting:
             bias = dict(list(bias.items())[:MAX_BIASED_TOKENS])
         return Guarding(automaton, bias)
 
-    # -- characters -------------------------------------------------------------------------------------------------------
+    # -- characters --------------------------------------------------------------------------------
 
     def stored(self, fields: PersonaFields, allowed: frozenset[str] | None) -> PersonaSnapshot | None:
         """The stored persona that a message names, by slug, else by gender and personality.
@@ -153,7 +157,8 @@ class Casting:
     ) -> Character:
         """The character after a message: its own prompt, else the stored persona's, else what the session has.
 
-        ``tool_prompt`` is the message's; ``before`` is what the session has. Raises ``missing_chat_prompt``, ``chat_prompt_too_long``, ``tool_prompt_too_long``.
+        ``tool_prompt`` is the message's; ``before`` is what the session has. Raises ``missing_chat_prompt``,
+        ``chat_prompt_too_long``, ``tool_prompt_too_long``.
         """
         prompt = fields.chat_prompt or (snapshot.chat_prompt if snapshot else None)
         if prompt is None and before is not None:

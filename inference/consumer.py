@@ -1,6 +1,7 @@
 """The edge: one WebSocket connection. Accept, admit, hand frames to the session, give everything back.
 
-Channels' own consumers look after the database's connections on every inbound frame, by one thread for the whole process,
+Channels' own consumers look after the database's connections on every inbound frame, by one thread for the whole
+process,
 and poll a channel layer each. A conversation needs neither, so this consumer runs its own loop.
 """
 
@@ -105,7 +106,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not type
                     session.turns,
                 )
 
-    # -- the door -----------------------------------------------------------------------------------------------------------
+    # -- the door ----------------------------------------------------------------------------------
 
     async def _authenticate(self, key: str | None) -> Caller:
         caller = await self._door.find_caller(key) if key else None
@@ -141,7 +142,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not type
         }
         await self.close(codes.get(ErrorCode(refusal.code), self._door.close_busy))
 
-    # -- what the session calls -----------------------------------------------------------------------------------------------
+    # -- what the session calls --------------------------------------------------------------------
 
     async def send_text(self, text: str) -> None:
         """One frame out. A connection that takes nothing, or is gone, is left: its session ends."""

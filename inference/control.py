@@ -1,6 +1,7 @@
 """What admins change, in force on every live connection within a second, in every process.
 
-A change is announced on the channel layer after its commit; the announcement only says "look". What is then looked at are
+A change is announced on the channel layer after its commit; the announcement only says "look". What is then looked
+at are
 versions in the database, and they are looked at every second anyway: a message that was lost, a change made while Redis
 was away or by a command in another process are all picked up. No token ever travels here.
 """
@@ -160,7 +161,7 @@ class Control:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
 
-    # -- warmth -------------------------------------------------------------------------------------------------------------
+    # -- warmth ------------------------------------------------------------------------------------
 
     async def _keep_warm(self) -> None:
         """While nobody speaks, touch every persona's prefix: the cache drops what was used longest ago."""

@@ -86,7 +86,8 @@ class TextEncoder:
 class ChatFormat:
     """One model's chat template as ids: what stands before, between and after the contents.
 
-    A prompt is ``persona ids + exchanges + the new turn``. An exchange's own end tokens belong to the opening of the next
+    A prompt is ``persona ids + exchanges + the new turn``. An exchange's own end tokens belong to the opening of the
+    next
     one, so a record only ever grows at its end.
     """
 
@@ -107,7 +108,7 @@ class ChatFormat:
         else:
             self.first_silent, self.next_silent = map(self._fixed, silent)
 
-    # -- what a session asks ----------------------------------------------------------------------------------------
+    # -- what a session asks -----------------------------------------------------------------------
 
     def persona(self, chat_prompt: str) -> list[int]:
         """The ids that begin every prompt of a persona: system text and all before it."""
@@ -123,7 +124,7 @@ class ChatFormat:
             return list(self.first_silent if first else self.next_silent)
         return [*(self.first_user if first else self.next_user), *user_ids, *self.after_user]
 
-    # -- what the record asks (history.ExchangeFormat) --------------------------------------------------------------
+    # -- what the record asks (history.ExchangeFormat) ---------------------------------------------
 
     def encode_line(self, line: Line) -> Exchange:
         user_ids = [] if line.user is None else self.user(line.user)
@@ -133,7 +134,7 @@ class ChatFormat:
         user_ids = None if exchange.line.user is None else exchange.user_ids
         return [*self.turn(user_ids, first=first), *exchange.reply_ids]
 
-    # -- taking the template apart ----------------------------------------------------------------------------------
+    # -- taking the template apart -----------------------------------------------------------------
 
     def _render(self, messages: list[tuple[str, str]]) -> str | None:
         chat = [{"role": role, "content": content} for role, content in messages]
@@ -167,7 +168,8 @@ class ChatFormat:
         return None if parts is None else (parts[0], parts[1], parts[5], parts[6])
 
     def _without_system(self) -> tuple[str, str, str, str] | None:
-        """Templates without a system role, or that move it to the last turn: the persona opens the first user message."""
+        """Templates without a system role, or that move it to the last turn: the persona opens the first user
+        message."""
         parts = self._split(*_CONVERSATION)
         return None if parts is None else (parts[0], "\n\n", parts[4], parts[5])
 
@@ -212,6 +214,7 @@ class TranscriptFormat:
         return [*exchange.user_ids, *exchange.reply_ids]
 
     def _line(self, speaker: str, text: str, *, newline: bool = True) -> list[int]:
-        # The line break is encoded on its own: the last line of one prompt must be a prefix of the same line in the next.
+        # The line break is encoded on its own: the last line of one prompt must be a prefix of the same line in the
+        # next.
         ids = self._chat.text.encode_start(f"{speaker}: {' '.join(text.split())}", self._limit)
         return [*ids, *self._chat.text.encode("\n")] if newline else ids

@@ -73,7 +73,7 @@ class ProtocolError(Exception):
         self.details = details
 
 
-# -- client to server ---------------------------------------------------------------------------------------------------
+# -- client to server ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,7 @@ def _request_id(value: Any) -> str | None:
     raise ProtocolError(ErrorCode.INVALID_MESSAGE, "request_id must be a string or a number")
 
 
-# -- server to client ---------------------------------------------------------------------------------------------------
+# -- server to client ------------------------------------------------------------------------------
 
 
 def encode(kind: str, **fields: Any) -> str:

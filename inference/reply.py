@@ -2,7 +2,8 @@
 
 The guard looks at every delta. While nothing is held, text passes straight through. When a banned phrase completes, the
 running request is closed and generation goes back to the token where the phrase began: one step with that token
-forbidden, then on from the cached prefix. What was taken back was never shown and does not count against the reply's length.
+forbidden, then on from the cached prefix. What was taken back was never shown and does not count against the reply's
+length.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tokenizers.decoders import DecodeStream
 
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
 from inference.phrases import Hit, PhraseAutomaton, PhraseGuard
 from inference.sampling import Sampling
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
@@ -41,7 +38,8 @@ class ReplyPlan:
 class Reply:
     """Runs once: iterate :meth:`stream`, then read what it came to.
 
-    ``finish_reason`` is ``stop`` or ``length`` after a whole reply, None after an interrupted one. ``suppressed`` counts
+    ``finish_reason`` is ``stop`` or ``length`` after a whole reply, None after an interrupted one. ``suppressed``
+    counts
     the phrases that were taken back or cut; ``prompt_tokens`` and ``cached_tokens`` are the engine's.
     """
 
@@ -120,7 +118,7 @@ class Reply:
             else:
                 bias, steps = self._go_back(hit), 1
 
-    # -- one delta ----------------------------------------------------------------------------------------------------
+    # -- one delta ---------------------------------------------------------------------------------
 
     def _take(self, delta: Delta) -> tuple[str, Hit | None]:
         """What one delta lets go, and the hit that something must be done about."""
@@ -173,10 +171,11 @@ class Reply:
             self._marks.append((count + len(delta.token_ids), length + len(delta.text)))
         self._ids += delta.token_ids
 
-    # -- going back -----------------------------------------------------------------------------------------------------
+    # -- going back --------------------------------------------------------------------------------
 
     def _boundary(self, position: int) -> tuple[int, int]:
-        """The last place between two tokens at or before ``position``: (ids, characters), before any token without text."""
+        """The last place between two tokens at or before ``position``: (ids, characters), before any token without
+        text."""
         found = (0, 0)
         for count, length in reversed(self._marks):
             if length > position:

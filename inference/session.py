@@ -1,6 +1,7 @@
 """One connection's conversation: who the character is, what was said, and the one turn that may run.
 
-Idle, running or closing. Every message is handled to its end before the next one is looked at, and none of them waits for
+Idle, running or closing. Every message is handled to its end before the next one is looked at, and none of them
+waits for
 generation: a turn is a task of its own, and only this class starts, cancels and awaits it.
 """
 
@@ -132,7 +133,7 @@ class Session:
         self._cancels = RollingWindow(caller.limits.cancels)
         self._updates = RollingWindow(caller.limits.persona_updates)
 
-    # -- what the consumer calls ----------------------------------------------------------------------------------------
+    # -- what the consumer calls -------------------------------------------------------------------
 
     def open(self) -> None:
         """The connection is accepted: the idle clock starts."""
@@ -205,7 +206,7 @@ class Session:
         """Whether a turn runs now."""
         return self._task is not None and not self._task.done()
 
-    # -- messages ---------------------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------
 
     def _charge(self, kind: str, request_id: str | None) -> None:
         """Take a slot of the window this kind of message belongs to. A refused message takes none."""
@@ -354,7 +355,7 @@ class Session:
         )
         self._warm([*persona, *record.ids], frame)
 
-    # -- the character ------------------------------------------------------------------------------------------------------
+    # -- the character -----------------------------------------------------------------------------
 
     def _cast(
         self, fields: PersonaFields, before: Character | None, tool_prompt: str | None, user_name: str | None
@@ -415,7 +416,7 @@ class Session:
     def _name(self) -> str:
         return f"key={self.caller.prefix} conn={self.connection} session={_loggable(self.session_id)}"
 
-    # -- turns ----------------------------------------------------------------------------------------------------------------
+    # -- turns -------------------------------------------------------------------------------------
 
     async def _check_admission(self) -> None:
         """Whether this key may have another turn on this server now."""
@@ -567,7 +568,7 @@ class Session:
             f" user={turn.plan.utterance!r} reply={turn.delivered()!r}" if self._policy.log_text else "",
         )
 
-    # -- warming ----------------------------------------------------------------------------------------------------------------
+    # -- warming -----------------------------------------------------------------------------------
 
     def _warm(self, ids: list[int], frame: str | None) -> None:
         """Prime the prefix cache in the background; ``frame`` is sent when it is done."""
@@ -587,7 +588,7 @@ class Session:
         self._warming.add(task)
         task.add_done_callback(self._warming.discard)
 
-    # -- closing ----------------------------------------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     async def _finish(self, code: int) -> None:
         self.state = SessionState.CLOSING

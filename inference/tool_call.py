@@ -15,7 +15,8 @@ import orjson
 DEFAULT_TOOL_PROMPT = """\
 You decide whether answering the last user message needs a look at the user's screen.
 Answer with a JSON list and nothing else.
-If the user asks you to look at, see, check or read something on the screen: [{"name": "take_screenshot", "arguments": {}}]
+If the user asks you to look at, see, check or read something on the screen: [{"name": "take_screenshot",
+"arguments": {}}]
 If not: []
 
 User: Can you see what is on my screen?
@@ -50,7 +51,8 @@ def decision(text: str) -> bool | None:
 
 
 def parse_calls(text: str) -> list[dict[str, Any]]:
-    """The calls of a finished output, each ``{"name": str, "arguments": object}``; empty where it is cut or malformed."""
+    """The calls of a finished output, each ``{"name": str, "arguments": object}``; empty where it is cut or
+    malformed."""
     try:
         calls = orjson.loads(text.strip())
     except orjson.JSONDecodeError:

@@ -1,4 +1,5 @@
-"""One turn: the tool decision, the reply beside or after it, the frames, the usage. Cancelling its task ends it anywhere.
+"""One turn: the tool decision, the reply beside or after it, the frames, the usage. Cancelling its task ends it
+anywhere.
 
 A turn knows no socket and no database. It is given engines, ids and a way to send a frame; what it came to is read from
 it afterwards by its session, also when it was cut short.
@@ -53,7 +54,8 @@ class ToolPlan:
 
 @dataclass(frozen=True, slots=True)
 class ChatPlan:
-    """What the chat engine is asked. ``prompt`` makes the ids of the whole prompt for the user's text (None: silent)."""
+    """What the chat engine is asked. ``prompt`` makes the ids of the whole prompt for the user's text (None:
+    silent)."""
 
     engine: Engine
     prompt: Callable[[str | None], list[int]]
@@ -96,7 +98,7 @@ class Turn:
         self._style = output_style(plan.chat.output_style if plan.chat else "raw")
         self._requests_before = 0
 
-    # -- what it came to ------------------------------------------------------------------------------------------------
+    # -- what it came to ---------------------------------------------------------------------------
 
     def delivered(self) -> str:
         """The text that the client was sent."""
@@ -122,7 +124,7 @@ class Turn:
             "suppressed": reply.suppressed if reply else 0,
         }
 
-    # -- running ----------------------------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """From the tool decision to ``done``. Only cancellation leaves it as an exception, with no ``done`` sent."""

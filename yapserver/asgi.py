@@ -1,8 +1,11 @@
-"""Entry point and composition root: Django, then the engines, then the routes. Importing it begins to build the engines.
+"""Entry point and composition root: Django, then the engines, then the routes. Importing it begins to build the
+engines.
 
-``manage.py serve``, ``manage.py runserver``, ``daphne yapserver.asgi:application`` and any other ASGI server serve the same.
+``manage.py serve``, ``manage.py runserver``, ``daphne yapserver.asgi:application`` and any other ASGI server serve
+the same.
 """
 
+# ruff: noqa: E402 - Django has to be set up between the imports
 from __future__ import annotations
 
 import os

@@ -58,8 +58,8 @@ class _Producer:
 
 def bounded(send: Send) -> Send:
     """``send`` for a WebSocket, with a bound where the server is Daphne; other servers wait in ``send`` themselves."""
-    protocol = send.args[0] if isinstance(send, partial) and send.args else None
-    transport = getattr(protocol, "transport", None)
+    protocol: Any = send.args[0] if isinstance(send, partial) and send.args else None
+    transport: Any = getattr(protocol, "transport", None)
     if protocol is None or not hasattr(transport, "registerProducer") or not hasattr(protocol, "maxMessagePayloadSize"):
         return send
     protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = MAX_INBOUND_BYTES

@@ -35,12 +35,12 @@ class Environment(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True)
 
-    # -- access ----------------------------------------------------------------------------------------------------
+    # -- access ------------------------------------------------------------------------------------
     TEXT_API_KEY: str | None = Field(None, description="a key that always works, beside those in the database")
     HF_TOKEN: str | None = Field(None, description="Hub access; `HUGGINGFACE_HUB_TOKEN` is mirrored")
     MAX_CONCURRENT_CONNECTIONS: Positive = Field(8, description="global places")
 
-    # -- models ----------------------------------------------------------------------------------------------------
+    # -- models ------------------------------------------------------------------------------------
     DEPLOY_MODELS: Annotated[Literal["both", "chat", "tool"], BeforeValidator(_lower)] = Field(
         "both", description="which engines this server runs"
     )
@@ -71,7 +71,7 @@ class Environment(BaseSettings):
     MAX_NUM_BATCHED_TOKENS_CHAT: Positive = Field(512, description="prefill chunk of the chat engine")
     MAX_NUM_BATCHED_TOKENS_TOOL: Positive = Field(256, description="prefill chunk of the tool engine")
 
-    # -- sampling --------------------------------------------------------------------------------------------------
+    # -- sampling ----------------------------------------------------------------------------------
     CHAT_TEMPERATURE: float = Field(1.0, description="default `temperature`")
     CHAT_TEMPERATURE_MIN: float = Field(0.2, description="lowest `temperature` a client may ask for")
     CHAT_TEMPERATURE_MAX: float = Field(1.2, description="highest")
@@ -97,7 +97,7 @@ class Environment(BaseSettings):
         None, description="JSON object phrase → bias; replaces the built-in banned list"
     )
 
-    # -- a turn ----------------------------------------------------------------------------------------------------
+    # -- a turn ------------------------------------------------------------------------------------
     GEN_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(60.0, description="hard limit of one reply")
     TOOL_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(10.0, description="hard limit of one tool call")
     TOOL_HARD_TIMEOUT_MS: float = Field(
@@ -110,7 +110,7 @@ class Environment(BaseSettings):
     CHECK_SCREEN_PREFIX: str = Field("CHECK SCREEN:", description="put before the user's text after a yes")
     SCREEN_CHECKED_PREFIX: str = Field("SCREEN CHECKED:", description="put before `analysis_text`")
 
-    # -- the socket ------------------------------------------------------------------------------------------------
+    # -- the socket --------------------------------------------------------------------------------
     WS_IDLE_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(150.0, description="idle with no turn running closes 4000")
     WS_HANDSHAKE_ACQUIRE_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(0.5, description="wait for a free place")
     WS_MAX_MESSAGES_PER_WINDOW: NonNegative = Field(20, description="messages per connection and window; 0: no limit")
@@ -129,7 +129,7 @@ class Environment(BaseSettings):
     WS_CANCEL_SENTINEL: str = Field("__CANCEL__", description="raw text that cancels")
     PERSONALITY_MAX_LEN: Positive = Field(20, description="letters in a personality")
 
-    # -- the house -------------------------------------------------------------------------------------------------
+    # -- the house ---------------------------------------------------------------------------------
     DATABASE_URL: str | None = Field(None, description="`postgres://…`; empty is an SQLite file in `.run/`")
     REDIS_URL: str | None = Field(
         None, description="set: limits, places and control messages are shared by all processes"

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from django.db import close_old_connections
+from redis.asyncio import Redis
 
 from accounts import changes as key_changes
 from accounts.callers import Caller
@@ -19,9 +20,9 @@ from accounts.places import MemoryPlaces, Places
 from accounts.redis_places import RedisPlaces
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import caller_for_sync, find_caller_sync, tokens_today
-from accounts.services import write_usage
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
 from accounts.usage import UsageLedger
+from accounts.usage_services import write_usage
 from inference.character import Casting, PromptLimits
 from inference.consumer import Door
 from inference.control import Control, Source
@@ -121,8 +122,9 @@ class House:
         places: Places
         budget: TokenBudget
         if env.REDIS_URL:
-            places = RedisPlaces(env.REDIS_URL, env.MAX_CONCURRENT_CONNECTIONS)
-            budget = RedisTokenBudget(env.REDIS_URL, tokens_today)
+            redis = Redis.from_url(env.REDIS_URL)
+            places = RedisPlaces(redis, env.MAX_CONCURRENT_CONNECTIONS)
+            budget = RedisTokenBudget(redis, tokens_today)
         else:
             places = MemoryPlaces(env.MAX_CONCURRENT_CONNECTIONS)
             budget = MemoryTokenBudget(tokens_today)
@@ -158,7 +160,7 @@ class House:
         )
         self.facts = Facts(self.serving, self.registry, places, version)
 
-    # -- life -----------------------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def start_building(self) -> None:
         """Begin to build the engines in a thread; returns at once."""
@@ -222,7 +224,7 @@ class House:
         await self.serving.engines.aclose()
         self._lookups.shutdown(wait=False)
 
-    # -- keys -----------------------------------------------------------------------------------------------------------------
+    # -- keys --------------------------------------------------------------------------------------
 
     async def _find_caller(self, key: str) -> Caller | None:
         def look_up() -> Caller | None:

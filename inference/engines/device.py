@@ -34,8 +34,9 @@ class Device:
         return "avx512f" in self.flags
 
     @property
-    def has_amx(self) -> bool:
-        return "amx_tile" in self.flags
+    def has_bf16(self) -> bool:
+        """Whether a CPU multiplies bfloat16 natively."""
+        return bool({"amx_bf16", "avx512_bf16", "bf16"} & self.flags)
 
     def __str__(self) -> str:
         if self.kind == "cuda":

@@ -338,9 +338,12 @@ class EngineService:
                 logger.exception("the %s engine did not shut down cleanly", slot.spec.role)
         await asyncio.to_thread(self._kill, slot)
 
-    def _kill(self, slot: _Slot) -> None:
-        if self._keeper is not None:
-            self._keeper.kill(slot.name)
+    def kill_processes(self, role: EngineRole) -> int:
+        """SIGKILL the processes of one engine; how many there were. The watch then builds another: for one that hangs."""
+        return self._kill(self._slots[role])
+
+    def _kill(self, slot: _Slot) -> int:
+        return 0 if self._keeper is None else self._keeper.kill(slot.name)
 
     def _end_building(self) -> None:
         """An engine under construction cannot be asked to stop; without its processes it gives up."""
