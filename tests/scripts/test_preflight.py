@@ -115,6 +115,6 @@ def test_numa_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(preflight.ctypes, "CDLL", missing)
+    monkeypatch.setattr("ctypes.CDLL", missing)
     with pytest.raises(PreflightError, match="apt-get install libnuma1"):
         preflight.check_processor("flags : avx2", "x86_64")
