@@ -58,5 +58,5 @@ def persona(db: None) -> Persona:
 @pytest.fixture
 def operator(client: Client, db: None) -> Client:
     """A logged-in superuser."""
-    client.force_login(User.objects.create_superuser("operator", password="not-a-secret"))
+    client.force_login(User.objects.create_superuser("operator"))
     return client

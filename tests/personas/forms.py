@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.forms import BaseForm
-from django.http import HttpResponse
 from django.test import Client
 
 
-def values_of(page: HttpResponse) -> dict[str, Any]:
+def values_of(page: Any) -> dict[str, Any]:
     """The values of an admin change form and of its inlines."""
-    context: Any = page.context  # type: ignore[attr-defined]
+    context = page.context
     found: dict[str, Any] = {}
     forms: list[BaseForm] = [context["adminform"].form]
     for inline in context["inline_admin_formsets"]:
@@ -26,15 +25,15 @@ def values_of(page: HttpResponse) -> dict[str, Any]:
     return found
 
 
-def save(client: Client, url: str, **changes: Any) -> HttpResponse:
+def save(client: Client, url: str, **changes: Any) -> Any:
     """Opens a form, changes these values (None: takes one out) and saves."""
     values = values_of(client.get(url)) | changes
     return client.post(url, {key: value for key, value in values.items() if value is not None})
 
 
-def errors_of(page: HttpResponse) -> str:
+def errors_of(page: Any) -> str:
     """All error texts of a form that came back."""
-    context: Any = page.context  # type: ignore[attr-defined]
+    context = page.context
     if "adminform" not in context:
         return str(context["form"].errors.as_data())
     inlines = [inline.formset for inline in context["inline_admin_formsets"]]

@@ -82,7 +82,8 @@ def test_an_edit_raises_versions_and_is_told_once(
 ) -> None:
     bans = create_phrase_list("bans")
     before = catalogue_version()
-    for number, edit in enumerate(({"name": "Ada L"}, {"phrase_lists": [bans.pk]}, {"phrase_lists": []}), 1):
+    edits: list[dict[str, Any]] = [{"name": "Ada L"}, {"phrase_lists": [bans.pk]}, {"phrase_lists": []}]
+    for number, edit in enumerate(edits, 1):
         with django_capture_on_commit_callbacks(execute=True):
             assert save(operator, change(persona), **edit).status_code == 302
         persona.refresh_from_db()

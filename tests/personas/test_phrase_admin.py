@@ -104,13 +104,13 @@ def test_rows_may_swap_and_take_a_deleted_ones_place(operator: Client, bans: Phr
 
 
 def test_a_list_of_hundreds_is_paged_and_checked_whole(operator: Client, bans: PhraseList) -> None:
-    import_phrases(bans, [PhraseRule(f"word {number:03}") for number in range(350)])
+    import_phrases(bans, [PhraseRule(f"word {number:03}") for number in range(150)])
     second = at("change", bans) + "?phrases-page=2"
-    page = operator.get(second)
-    assert len(page.context["inline_admin_formsets"][0].formset.initial_forms) == 100
+    page: Any = operator.get(second)
+    assert len(page.context["inline_admin_formsets"][0].formset.initial_forms) == 53
     edit = {"phrases-page": "2", "phrases-0-text": "edited", "phrases-1-DELETE": "on"}
     assert save(operator, second, **edit).status_code == 302
-    assert len(rows(bans)) == 352
+    assert len(rows(bans)) == 152
     assert "edited" in rows(bans)
     page = save(operator, second, **{"phrases-0-text": "ALPHA"})  # which is on page 1
     assert "in the list already" in errors_of(page)
