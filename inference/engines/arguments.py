@@ -137,8 +137,8 @@ def _kv_dtype(spec: EngineSpec, device: Device) -> str:
 
 
 def _dtype(device: Device, config: ModelConfig) -> str:
-    """Half width where the machine multiplies it natively (on a CPU 1.8 times the tokens of float32), else full (2.8 times
-    those of emulated bfloat16). CPU kernels for 4-bit weights know bfloat16 only."""
+    """Half width where the machine multiplies it natively (on a CPU 1.8 times the tokens of float32), else full (2.8
+    times those of emulated bfloat16). CPU kernels for 4-bit weights know bfloat16 only."""
     if device.kind == "cuda":
         return "auto" if device.capability >= (8, 0) else "float16"
     return "bfloat16" if device.has_bf16 or config.bits == 4 else "float32"

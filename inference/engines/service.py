@@ -339,7 +339,8 @@ class EngineService:
         await asyncio.to_thread(self._kill, slot)
 
     def kill_processes(self, role: EngineRole) -> int:
-        """SIGKILL the processes of one engine; how many there were. The watch then builds another: for one that hangs."""
+        """SIGKILL the processes of one engine; how many there were. The watch then builds another: for one that
+        hangs."""
         return self._kill(self._slots[role])
 
     def _kill(self, slot: _Slot) -> int:

@@ -147,6 +147,8 @@ class FakeEngine:
             raise EngineDead(f"the {self.role} engine is gone")
         if not request.prompt_ids:
             raise ValueError("the prompt is empty")
+        if len(request.logit_bias) > 1024:
+            raise ValueError(f"{len(request.logit_bias)} token biases; an engine takes 1024")
         if len(request.prompt_ids) >= self.max_model_len:
             raise ValueError(f"the prompt has {len(request.prompt_ids)} tokens; {self.max_model_len} fit")
 

@@ -1,0 +1,209 @@
+"""What every engine holds to, the test double and the real one alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from inference.engines.base import PRIORITY_WARM, Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.service import EngineService, OwnedEngine, vllm_service
+from inference.engines.spec import EngineSpec
+from inference.sampling import GREEDY, Sampling
+from tests.fakes.engine import FakeEngine
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TINY = CHECKOUT / ".models" / "tiny-random-llama"
+LONG = 400
+SCHEMA = (
+    '{"type":"array","maxItems":1,"items":{"type":"object","properties":{"n":{"enum":["a","b"]}},"required":["n"]}}'
+)
+PROMPT = "Tell me about the sea, the sky, and everything that one can see on a clear day from the top of a hill."
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+_numbers = count()
+
+
+def _fake(spec: EngineSpec) -> OwnedEngine:
+    words = " ".join(f"word{number}" for number in range(LONG))
+    return FakeEngine(spec.role, words, model=spec.model, max_model_len=spec.max_model_len)
+
+
+@pytest_asyncio.fixture(
+    loop_scope="module", scope="module", params=["fake", pytest.param("vllm", marks=pytest.mark.engine)]
+)
+async def service(request: pytest.FixtureRequest) -> AsyncIterator[EngineService]:
+    spec = EngineSpec(EngineRole.CHAT, str(TINY), 2048, max_num_seqs=2)
+    made = EngineService([spec], _fake) if request.param == "fake" else vllm_service([spec], str(CHECKOUT))
+    try:
+        await made.ensure_running()
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.fixture
+def engine(service: EngineService) -> OwnedEngine:
+    return service.chat  # type: ignore[return-value]
+
+
+def _request(engine: OwnedEngine, text: str = PROMPT, max_tokens: int = 24, **more: Any) -> GenerationRequest:
+    ids = engine.tokenizer.encode(text, add_special_tokens=False)
+    fields = {"sampling": GREEDY, **more}
+    return GenerationRequest(f"contract-{next(_numbers)}", ids, max_tokens, **fields)
+
+
+async def _deltas(engine: OwnedEngine, request: GenerationRequest) -> list[Delta]:
+    async with aclosing(engine.generate(request)) as stream:
+        return [delta async for delta in stream]
+
+
+def _ids(deltas: list[Delta]) -> list[int]:
+    return [token for delta in deltas for token in delta.token_ids]
+
+
+def _text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+async def _until(engine: OwnedEngine, requests: int) -> None:
+    """Until the engine has this many requests; stats have no event to wait for."""
+    async with asyncio.timeout(5):
+        while engine.stats()["running"] + engine.stats()["waiting"] != requests:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_deltas_add_up_to_the_ids_and_their_text(engine: OwnedEngine) -> None:
+    request = _request(engine)
+    deltas = await _deltas(engine, request)
+    assert len(deltas) > 1
+    assert _text(deltas) == engine.tokenizer.decode(_ids(deltas), skip_special_tokens=True)
+    assert {delta.prompt_tokens for delta in deltas} == {len(request.prompt_ids)}
+
+
+async def test_only_the_last_delta_has_a_finish_reason(engine: OwnedEngine) -> None:
+    deltas = await _deltas(engine, _request(engine))
+    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+    assert deltas[-1].finish_reason == "length"
+    assert len(_ids(deltas)) == 24
+
+
+async def test_an_end_token_stops_and_is_not_told(engine: OwnedEngine) -> None:
+    if isinstance(engine, FakeEngine):
+        engine.reply, told = "Enough.", engine.reply
+        deltas = await _deltas(engine, _request(engine, max_tokens=LONG))
+        engine.reply = told
+    else:
+        # Noise never ends of itself, so it is pushed to.
+        end = engine.tokenizer.eos_token_id
+        deltas = await _deltas(engine, _request(engine, logit_bias={end: 100.0}, sampling=Sampling(temperature=0.2)))
+        assert _ids(deltas) == []
+    assert deltas[-1].finish_reason == "stop"
+    assert engine.tokenizer.eos_token_id not in _ids(deltas)
+    assert engine.tokenizer.eos_token not in _text(deltas)
+
+
+async def test_closing_the_stream_frees_the_engine(engine: OwnedEngine) -> None:
+    async with aclosing(engine.generate(_request(engine, max_tokens=1500))) as stream:
+        async for delta in stream:
+            if delta.token_ids:
+                break
+        assert engine.stats()["running"] == 1
+    await _until(engine, 0)
+
+
+async def test_cancelling_the_reader_frees_the_engine_for_others(engine: OwnedEngine) -> None:
+    """Two sequences at most run at once: a third gets its turn only where the cancelled ones are gone from the core."""
+    readers = [asyncio.create_task(_deltas(engine, _request(engine, str(n), max_tokens=1900))) for n in range(2)]
+    await _until(engine, 2)
+    for reader in readers:
+        reader.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*readers, return_exceptions=True)
+    )
+    await _until(engine, 0)
+    async with asyncio.timeout(2):
+        assert len(_ids(await _deltas(engine, _request(engine, max_tokens=4)))) == 4
+
+
+async def test_cancelling_before_the_first_token(engine: OwnedEngine) -> None:
+    reader = asyncio.create_task(_deltas(engine, _request(engine, PROMPT * 20, max_tokens=1000)))
+    await _until(engine, 1)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await _until(engine, 0)
+
+
+async def test_structured_output_is_json_of_the_schema(engine: OwnedEngine) -> None:
+    for _ in range(3):
+        deltas = await _deltas(engine, _request(engine, json_schema=SCHEMA, max_tokens=40, sampling=Sampling()))
+        value = json.loads(_text(deltas))
+        assert value == [] or (len(value) == 1 and value[0]["n"] in ("a", "b"))
+        assert deltas[-1].finish_reason == "stop"
+
+
+async def test_both_priorities_are_served(engine: OwnedEngine) -> None:
+    both = [_request(engine, str(level), 4, priority=level) for level in (PRIORITY_WARM, 0)]
+    assert [len(_ids(deltas)) for deltas in await asyncio.gather(*(_deltas(engine, one) for one in both))] == [4, 4]
+
+
+async def test_a_repeated_prefix_comes_from_the_cache(engine: OwnedEngine) -> None:
+    text = "A prefix that nobody else in this module has asked for, " * 8
+    first = (await _deltas(engine, _request(engine, text, 2)))[-1]
+    again = (await _deltas(engine, _request(engine, text + "with an end of its own", 2)))[-1]
+    assert first.cached_tokens == 0
+    assert 64 <= again.cached_tokens <= again.prompt_tokens
+
+
+async def test_a_forbidden_token_is_not_drawn(engine: OwnedEngine) -> None:
+    plain = _ids(await _deltas(engine, _request(engine)))
+    bent = _ids(await _deltas(engine, _request(engine, logit_bias={plain[0]: -100.0})))
+    assert plain[0] not in bent
+
+
+async def test_what_cannot_be_run_is_a_value_error(engine: OwnedEngine) -> None:
+    with pytest.raises(ValueError, match="biases"):
+        await _deltas(engine, _request(engine, logit_bias=dict.fromkeys(range(1025), 1.0)))
+    with pytest.raises(ValueError, match="empty"):
+        await _deltas(engine, _request(engine, ""))
+    with pytest.raises(ValueError, match="2048"):
+        await _deltas(engine, _request(engine, PROMPT * 200))
+    assert len(_ids(await _deltas(engine, _request(engine, max_tokens=2)))) == 2
+
+
+async def test_a_reply_ends_where_the_context_does(engine: OwnedEngine) -> None:
+    near = engine.tokenizer.encode(PROMPT * 200, add_special_tokens=False)[: engine.max_model_len - 5]
+    deltas = await _deltas(engine, GenerationRequest(f"contract-{next(_numbers)}", near, 100, GREEDY))
+    assert deltas[-1].finish_reason == "length"
+    assert 5 <= len(_ids(deltas)) <= 6
+
+
+async def test_stats_name_what_every_engine_knows(engine: OwnedEngine) -> None:
+    stats = engine.stats()
+    assert {"running", "waiting", "kv_usage", "prefix_hit_rate"} <= set(stats)
+    assert 0 <= stats["kv_usage"] <= 1
+    assert 0 <= stats["prefix_hit_rate"] <= 1
+
+
+async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineService, engine: OwnedEngine) -> None:
+    """The last one of this module: it kills the engine."""
+    reader = asyncio.create_task(_deltas(engine, _request(engine, max_tokens=1900)))
+    await _until(engine, 1)
+    if isinstance(engine, FakeEngine):
+        engine.die()
+    else:
+        assert service.kill_processes(EngineRole.CHAT) >= 2
+    with pytest.raises(EngineDead):
+        async with asyncio.timeout(5):
+            await reader
+    assert not engine.alive
+    with pytest.raises(EngineDead):
+        await _deltas(engine, _request(engine))
