@@ -42,7 +42,7 @@ class PersonaAdmin(VersionedAdmin):
         (
             "Sampling",
             {
-                "fields": (("temperature", "top_p"), ("top_k", "min_p"), *tuple(SAMPLING_RANGES)[4:]),
+                "fields": (("temperature", "top_p"), ("top_k", "min_p"), tuple(SAMPLING_RANGES)[4:]),
                 "description": "Empty fields follow the server's defaults; what a client asks for wins over both.",
             },
         ),
