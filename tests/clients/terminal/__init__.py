@@ -1,0 +1,1 @@
+"""The parts of the interactive client: keys in, text out, and the conversation between them."""

@@ -1,0 +1,76 @@
+"""Standard input without blocking: keys from a terminal, lines from a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Callable
+from typing import Any
+
+from terminal.editor import Draft, Editor, End, Submit
+
+
+class Keyboard:
+    """Hands ``happened`` what was typed, on the running loop. A context manager: it leaves the terminal as it was.
+
+    In a pipe a line is read only after :meth:`more`, so that each can be answered before the next.
+    """
+
+    def __init__(self, happened: Callable[[Submit | Draft | End], None], by_key: bool) -> None:
+        self.by_key = by_key
+        self.editor = Editor()
+        self._happened = happened
+        self._more = threading.Semaphore(0)
+        self._before: list[Any] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Keyboard:
+        if self.by_key:
+            self._before = termios.tcgetattr(sys.stdin)
+            self.take()
+        # A thread, because a loop cannot watch every kind of stdin on every system; it dies with the process.
+        threading.Thread(target=self._keys if self.by_key else self._lines, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def take(self) -> None:
+        """Have the terminal send key by key, unechoed; again after Ctrl+Z and `fg`."""
+        if self.by_key:
+            tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
+
+    def more(self) -> None:
+        """Ready for another line of the pipe."""
+        self._more.release()
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _fed(self, data: bytes) -> None:
+        for event in self.editor.feed(data) if data else [End()]:
+            self._happened(event)
+
+    def _keys(self) -> None:
+        data = b"?"
+        while data:
+            try:
+                data = os.read(sys.stdin.fileno(), 4096)
+            except OSError:
+                data = b""  # the terminal is gone
+            self._post(self._fed, data)
+
+    def _lines(self) -> None:
+        line = b"?"
+        while line:
+            self._more.acquire()
+            line = sys.stdin.buffer.readline()
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            self._post(self._happened, Submit(text) if line else End())

@@ -1,0 +1,65 @@
+"""A small client for the Yap wire protocol. Copy this folder into your project; it needs `websockets`, `orjson`
+and, for the server's persona list, `httpx`.
+
+    from yapclient import Persona, Token, connect
+
+    async with connect("ws://127.0.0.1:8000/ws", "KEY") as yap:
+        async for event in yap.turn("Hello!", persona=Persona(gender="female", personality="cheerful")):
+            if isinstance(event, Token):
+                print(event.text, end="", flush=True)
+
+`connect` gives a :class:`Connection`: turn, barge_in, cancel, followup, chat_prompt, warm_persona, warm_history.
+:class:`Dialogue` sits above it: it keeps the persona and what was said, and finds its way back when the line drops.
+"""
+
+from yapclient.address import Server
+from yapclient.backoff import Backoff
+from yapclient.connection import Connection
+from yapclient.dialogue import Dialogue
+from yapclient.errors import (
+    BadAddress,
+    ConnectionLost,
+    ConnectionRefused,
+    NoServer,
+    ReplyTimeout,
+    RequestRefused,
+    TurnFailed,
+    YapError,
+)
+from yapclient.events import Ack, Done, Error, Event, Final, Pong, Token, ToolCall, Unknown, Warmed
+from yapclient.opening import connect, open_connection
+from yapclient.persona import Persona, PersonaFile, server_personas
+from yapclient.timing import Timing
+from yapclient.turn import Turn
+
+__all__ = [
+    "Ack",
+    "Backoff",
+    "BadAddress",
+    "Connection",
+    "ConnectionLost",
+    "ConnectionRefused",
+    "Dialogue",
+    "Done",
+    "Error",
+    "Event",
+    "Final",
+    "NoServer",
+    "Persona",
+    "PersonaFile",
+    "Pong",
+    "ReplyTimeout",
+    "RequestRefused",
+    "Server",
+    "Timing",
+    "Token",
+    "ToolCall",
+    "Turn",
+    "TurnFailed",
+    "Unknown",
+    "Warmed",
+    "YapError",
+    "connect",
+    "open_connection",
+    "server_personas",
+]

@@ -1,0 +1,102 @@
+"""What can go wrong, one class per kind. ``str(error)`` is one sentence for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+RETRYABLE = frozenset({"server_at_capacity", "server_not_ready", "server_draining"})
+
+# What a close code means where the server closed without saying why.
+CODE_OF_CLOSE = {1008: "authentication_failed", 1012: "server_draining", 1013: "server_at_capacity"}
+
+
+class YapError(Exception):
+    """Anything this library raises. ``code`` is the wire's error code, or our own where the server said none."""
+
+    code: str = "failed"
+
+
+class BadAddress(YapError):
+    """The address cannot be a server's."""
+
+    code = "bad_address"
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(f"{text!r} is not a server address: {why}")
+
+
+class NoServer(YapError):
+    """Nothing at the address speaks the protocol: no listener, no such host, or something else answered."""
+
+    code = "no_server"
+
+    def __init__(self, server: str, why: str) -> None:
+        super().__init__(f"no Yap server at {server}: {why}")
+        self.server = server
+        self.why = why
+
+
+class ConnectionRefused(YapError):
+    """The server answered and said no."""
+
+    def __init__(
+        self,
+        server: str,
+        code: str,
+        message: str = "",
+        *,
+        retry_in: float | None = None,
+        close_code: int | None = None,
+        capacity: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{server} refused the connection: {code}" + (f" ({message})" if message else ""))
+        self.server = server
+        self.code = code
+        self.message = message
+        self.retry_in = retry_in
+        self.close_code = close_code
+        self.capacity = dict(capacity or {})
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request can succeed later."""
+        return self.code in RETRYABLE
+
+
+class ConnectionLost(YapError):
+    """An open connection ended. ``close_code`` is None where the line broke without a goodbye."""
+
+    def __init__(self, server: str, close_code: int | None, reason: str = "", code: str | None = None) -> None:
+        said = ", ".join(part for part in (code, reason) if part)
+        how = "broke off" if close_code in (None, 1006) else f"was closed with {close_code}"
+        super().__init__(f"the connection to {server} {how}" + (f" ({said})" if said else ""))
+        self.server = server
+        self.close_code = close_code
+        self.reason = reason
+        self.code = code or "connection_lost"
+
+
+class RequestRefused(YapError):
+    """The server did not take a message; the connection lives on. ``retry_in`` is in seconds."""
+
+    def __init__(self, code: str, message: str = "", retry_in: float | None = None) -> None:
+        super().__init__(code + (f": {message}" if message else ""))
+        self.code = code
+        self.message = message
+        self.retry_in = retry_in
+
+
+class TurnFailed(RequestRefused):
+    """A turn began and ended in an error."""
+
+
+class ReplyTimeout(YapError):
+    """The connection is open, but the server has been silent for too long."""
+
+    code = "reply_timeout"
+
+    def __init__(self, server: str, seconds: float) -> None:
+        super().__init__(f"{server} has said nothing for {seconds:g} s")
+        self.server = server
+        self.seconds = seconds

@@ -1,0 +1,180 @@
+"""The server's frames as typed events. Any field but the type may be missing; it then is None, empty or False."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Event:
+    """One frame: ``raw`` as it came, ``at`` its arrival on ``time.perf_counter``'s clock, in seconds."""
+
+    raw: dict[str, Any]
+    at: float
+
+    def text_of(self, key: str) -> str:
+        """The field as text, empty where it is missing or something else."""
+        value = self.raw.get(key)
+        return value if isinstance(value, str) else ""
+
+    def number_of(self, key: str) -> float | None:
+        """The field as a number, None where it is missing or something else."""
+        value = self.raw.get(key)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    @property
+    def request_id(self) -> str | None:
+        value = self.raw.get("request_id")
+        return None if value is None else str(value)
+
+    @property
+    def turn(self) -> int | None:
+        value = self.raw.get("turn")
+        return value if isinstance(value, int) else None
+
+
+class Ack(Event):
+    """A message was taken (``start``) or answered (``chat_prompt``)."""
+
+    @property
+    def answers(self) -> str:
+        return self.text_of("for")
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.raw.get("ok", True))
+
+    @property
+    def code(self) -> int | None:
+        value = self.number_of("code")
+        return None if value is None else int(value)
+
+    @property
+    def error_code(self) -> str:
+        return self.text_of("error_code")
+
+    @property
+    def message(self) -> str:
+        return self.text_of("message")
+
+    @property
+    def retry_in(self) -> float | None:
+        return self.number_of("retry_in")
+
+    @property
+    def gender(self) -> str:
+        return self.text_of("gender")
+
+    @property
+    def personality(self) -> str:
+        return self.text_of("personality")
+
+
+class ToolCall(Event):
+    """The tool engine's decision."""
+
+    @property
+    def yes(self) -> bool:
+        return self.text_of("status").strip().lower() == "yes"
+
+    @property
+    def names(self) -> list[str]:
+        """The functions it calls."""
+        raw = self.raw.get("raw")
+        calls = raw if isinstance(raw, list) else []
+        return [str(call["name"]) for call in calls if isinstance(call, dict) and call.get("name")]
+
+
+class Token(Event):
+    """A piece of the reply."""
+
+    @property
+    def text(self) -> str:
+        return self.text_of("text")
+
+
+class Final(Event):
+    """The whole reply."""
+
+    @property
+    def text(self) -> str | None:
+        value = self.raw.get("normalized_text")
+        return value if isinstance(value, str) else None
+
+
+class Done(Event):
+    """The turn's last frame."""
+
+    @property
+    def cancelled(self) -> bool:
+        return self.raw.get("cancelled") is True
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        value = self.raw.get("usage")
+        return value if isinstance(value, dict) else {}
+
+
+class Error(Event):
+    """Something was refused or failed."""
+
+    @property
+    def code(self) -> str:
+        return self.text_of("error_code") or "unnamed_error"
+
+    @property
+    def message(self) -> str:
+        return self.text_of("message")
+
+    @property
+    def retry_in(self) -> float | None:
+        return self.number_of("retry_in")
+
+    @property
+    def capacity(self) -> dict[str, Any]:
+        value = self.raw.get("capacity")
+        return value if isinstance(value, dict) else {}
+
+
+class Warmed(Event):
+    """A prefix is in the cache."""
+
+
+class Pong(Event):
+    """The answer to a ping."""
+
+
+class Closed(Event):
+    """The server says goodbye."""
+
+
+class Unknown(Event):
+    """A frame this client does not know; newer servers may send some."""
+
+
+_TYPES: dict[str, type[Event]] = {
+    "ack": Ack,
+    "toolcall": ToolCall,
+    "token": Token,
+    "final": Final,
+    "done": Done,
+    "error": Error,
+    "warmed": Warmed,
+    "pong": Pong,
+    "connection_closed": Closed,
+}
+
+
+def decode(data: str | bytes, at: float) -> Event:
+    """One frame as an event; whatever cannot be read is :class:`Unknown`."""
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raw = None
+    if not isinstance(raw, dict):
+        return Unknown({}, at)
+    kind = raw.get("type")
+    return (_TYPES.get(kind, Unknown) if isinstance(kind, str) else Unknown)(raw, at)

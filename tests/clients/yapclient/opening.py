@@ -1,0 +1,146 @@
+"""From an address to an open connection, or to the reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
+
+from yapclient.address import Server
+from yapclient.backoff import ONCE, Backoff
+from yapclient.connection import Connection
+from yapclient.errors import (
+    CODE_OF_CLOSE,
+    RETRYABLE,
+    ConnectionLost,
+    ConnectionRefused,
+    NoServer,
+    ReplyTimeout,
+    RequestRefused,
+    YapError,
+)
+
+OPEN_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 60.0
+_MAX_FRAME = 16 * 1024 * 1024
+
+
+async def _open_once(server: Server, timeout: float, open_timeout: float) -> Connection:
+    try:
+        line = await open_socket(
+            server.url,
+            additional_headers=server.headers,
+            open_timeout=open_timeout,
+            close_timeout=2.0,
+            max_size=_MAX_FRAME,
+            compression=None,
+            proxy=None if server.is_local else True,
+        )
+    except InvalidStatus as error:
+        raise NoServer(server.url, f"it answered HTTP {error.response.status_code} instead of a WebSocket") from None
+    except InvalidMessage:
+        raise NoServer(server.url, "something else answered there") from None
+    except (InvalidHandshake, InvalidURI) as error:
+        raise NoServer(server.url, str(error)) from None
+    except (TimeoutError, asyncio.TimeoutError):
+        raise NoServer(server.url, f"no answer within {open_timeout:g} s") from None
+    except OSError as error:
+        raise NoServer(server.url, _why(error)) from None
+    connection = Connection(server, line, timeout)
+    try:
+        # A refusal comes after the handshake; a pong is the first sign of having been let in.
+        await connection.ping()
+    except RequestRefused as error:
+        if connection.lost is None and error.code not in RETRYABLE and error.code not in CODE_OF_CLOSE.values():
+            return connection  # it does not know ping, but it talks
+        await _hang_up(connection)
+        raise _refusal(connection) from None
+    except ReplyTimeout:
+        await _hang_up(connection)
+        raise
+    except ConnectionLost:
+        raise _refusal(connection) from None
+    return connection
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "there is no such host"
+    if error.errno == errno.ECONNREFUSED or "Connect call failed" in str(error):
+        return "nothing listens there"
+    why = error.strerror or str(error) or type(error).__name__
+    return why[:1].lower() + why[1:]
+
+
+async def _hang_up(connection: Connection) -> None:
+    await connection.line.close()
+    await connection.reader
+
+
+def _refusal(connection: Connection) -> YapError:
+    error, close_code = connection.last_error, connection.line.close_code
+    if error is not None:
+        return ConnectionRefused(
+            connection.server.url,
+            error.code,
+            error.message,
+            retry_in=error.retry_in,
+            close_code=close_code,
+            capacity=error.capacity,
+        )
+    if close_code in CODE_OF_CLOSE:
+        reason = connection.line.close_reason or ""
+        return ConnectionRefused(connection.server.url, CODE_OF_CLOSE[close_code], reason, close_code=close_code)
+    return connection.lost or ConnectionLost(connection.server.url, close_code)
+
+
+async def open_connection(
+    server: Server | str,
+    api_key: str | None = None,
+    *,
+    timeout: float = REPLY_TIMEOUT_S,
+    open_timeout: float = OPEN_TIMEOUT_S,
+    backoff: Backoff = ONCE,
+    on_wait: Callable[[YapError, float], None] | None = None,
+) -> Connection:
+    """Connect, knocking again as ``backoff`` says while the server is full, starting or draining.
+
+    ``timeout`` is the longest silence to bear in a turn; ``on_wait`` is told the reason and the seconds of each wait.
+    Raises :class:`ConnectionRefused`, :class:`NoServer`, :class:`ConnectionLost`.
+    """
+    place = server if isinstance(server, Server) else Server.parse(server, api_key)
+    failures = 0
+    while True:
+        try:
+            return await _open_once(place, timeout, open_timeout)
+        except ConnectionRefused as error:
+            failures += 1
+            if not error.retryable or backoff.exhausted(failures):
+                raise
+            problem: YapError = error
+            seconds = backoff.wait(failures, error.retry_in)
+        except (NoServer, ConnectionLost) as error:
+            failures += 1
+            if not backoff.without_server or backoff.exhausted(failures):
+                raise
+            problem = error
+            seconds = backoff.wait(failures)
+        if on_wait is not None:
+            on_wait(problem, seconds)
+        await asyncio.sleep(seconds)
+
+
+@contextlib.asynccontextmanager
+async def connect(server: Server | str, api_key: str | None = None, **options: Any) -> AsyncIterator[Connection]:
+    """:func:`open_connection` for ``async with``; the connection is closed at the end."""
+    connection = await open_connection(server, api_key, **options)
+    try:
+        yield connection
+    finally:
+        await connection.close()

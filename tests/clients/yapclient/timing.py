@@ -1,0 +1,64 @@
+"""When the parts of a reply came, measured at the client."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_THREE_WORDS = re.compile(r"\S+\s+\S+\s+\S+\s")
+_SENTENCE = re.compile(r"""\S[.!?…。！？]+["'”’)\]*]*\s""")
+
+
+@dataclass
+class Timing:
+    """Arrival times on ``time.perf_counter``'s clock, in seconds; None for what did not come.
+
+    A word or sentence counts once something follows it, or the reply ends after it.
+    """
+
+    started: float
+    toolcall: float | None = None
+    first_token: float | None = None
+    three_words: float | None = None
+    first_sentence: float | None = None
+    last_token: float | None = None
+    done: float | None = None
+    chunks: int = 0
+    chars: int = 0
+    gaps: list[float] = field(default_factory=list)
+    _opening: str = ""
+
+    def token(self, text: str, at: float) -> None:
+        """A piece of the reply came."""
+        if self.last_token is None:
+            self.first_token = at
+        else:
+            self.gaps.append(at - self.last_token)
+        self.last_token = at
+        self.chunks += 1
+        self.chars += len(text)
+        if self.first_sentence is None or self.three_words is None:
+            self._opening += text
+            self._mark(self._opening, at)
+
+    def end(self, at: float) -> None:
+        """The turn's last frame came."""
+        self.done = at
+        if self.last_token is not None:
+            self._mark(self._opening + "\n", self.last_token)
+
+    def _mark(self, text: str, at: float) -> None:
+        if self.three_words is None and _THREE_WORDS.search(text):
+            self.three_words = at
+        if self.first_sentence is None and _SENTENCE.search(text):
+            self.first_sentence = at
+
+    def ms(self, moment: float | None, since: float | None = None) -> float | None:
+        """A moment as milliseconds since the turn was sent (or since another moment), None where it did not come."""
+        start = self.started if since is None else since
+        return None if moment is None else round((moment - start) * 1000, 1)
+
+    @property
+    def stream_ms(self) -> float | None:
+        """From the first token to the last."""
+        return self.ms(self.last_token, self.first_token) if self.first_token is not None else None
