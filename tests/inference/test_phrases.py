@@ -318,7 +318,7 @@ def cuts_of(draw: st.DrawFn, text: str) -> list[str]:
     return [text[start:end] for start, end in zip([0, *at], [*at, len(text)], strict=True)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_the_first_hit_is_the_oracles_at_every_split_point(world: tuple[PhraseAutomaton, list[Listed], str]) -> None:
     automaton, items, text = world
@@ -342,7 +342,7 @@ def test_the_first_hit_is_the_oracles_at_every_split_point(world: tuple[PhraseAu
     assert len(outcomes) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds(), st.data())
 def test_what_is_delivered_is_the_oracles_and_clean_at_every_moment(
     world: tuple[PhraseAutomaton, list[Listed], str], data: st.DataObject
@@ -356,7 +356,7 @@ def test_what_is_delivered_is_the_oracles_and_clean_at_every_moment(
     assert out == deliver(items, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds(), st.data())
 def test_nothing_is_held_but_what_the_oracle_must_hold(
     world: tuple[PhraseAutomaton, list[Listed], str], data: st.DataObject
@@ -372,7 +372,7 @@ def test_nothing_is_held_but_what_the_oracle_must_hold(
         assert subject.pending == fed[subject.held_from :]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds(), st.lists(texts, max_size=6), st.data())
 def test_rewound_text_is_clean_and_independent_of_the_chunks(
     world: tuple[PhraseAutomaton, list[Listed], str], others: list[str], data: st.DataObject
@@ -412,7 +412,7 @@ def test_rewound_text_is_clean_and_independent_of_the_chunks(
     assert reply([data.draw(cuts_of(piece)) for piece in pieces]) == reply([list(piece) for piece in pieces])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds(), st.data())
 def test_tokens_may_be_withheld_and_rewound_whole(
     world: tuple[PhraseAutomaton, list[Listed], str], data: st.DataObject
