@@ -36,7 +36,7 @@ def change(persona: Persona) -> str:
 def test_add(operator: Client, news: list[Any], django_capture_on_commit_callbacks: Callable[..., Any]) -> None:
     bans = create_phrase_list("bans", [PhraseRule("a")])
     with django_capture_on_commit_callbacks(execute=True):
-        assert save(operator, ADD, **NEW, phrase_lists=[bans.pk]).status_code == 302
+        assert operator.post(ADD, NEW | {"enabled": "on", "phrase_lists": [bans.pk]}).status_code == 302
     made = Persona.objects.get(slug="zoe")
     assert (made.personality, made.sampling, made.output_style, made.version) == (
         "playful",
@@ -62,7 +62,7 @@ def test_add(operator: Client, news: list[Any], django_capture_on_commit_callbac
     ],
 )
 def test_wrong_values_are_refused_where_they_stand(operator: Client, field: str, value: str, reason: str) -> None:
-    page = save(operator, ADD, **NEW | {field: value})
+    page = operator.post(ADD, NEW | {field: value})
     assert page.status_code == 200
     assert reason in errors_of(page)
     assert not Persona.objects.filter(name="Zoe").exists()
@@ -72,9 +72,9 @@ def test_wrong_values_are_refused_where_they_stand(operator: Client, field: str,
 def test_a_prompt_over_its_token_limit_is_refused(
     operator: Client, counter: WordCounter, field: str, limit: int
 ) -> None:
-    page = save(operator, ADD, **NEW | {field: "word " * (limit + 1)})
+    page = operator.post(ADD, NEW | {field: "word " * (limit + 1)})
     assert f"{limit + 1} tokens; at most {limit} are allowed" in errors_of(page)
-    assert save(operator, ADD, **NEW | {field: "word " * limit}).status_code == 302
+    assert operator.post(ADD, NEW | {field: "word " * limit}).status_code == 302
 
 
 def test_an_edit_raises_versions_and_is_told_once(

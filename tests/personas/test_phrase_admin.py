@@ -8,9 +8,11 @@ from django.contrib.admin.models import LogEntry
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from pytest_django import Settings
 
 from personas import services
 from personas.models import Persona, PhraseList
+from personas.phrase_admin import PHRASES_A_PAGE, PhraseInline
 from personas.phrase_files import MAX_TOKEN_BIASES
 from personas.phrase_services import create_phrase_list, import_phrases, rules_of
 from personas.selectors import catalogue_version, load_catalogue
@@ -25,6 +27,12 @@ IMPORT = reverse("admin:personas_phraselist_import_list")
 @pytest.fixture
 def bans(db: None) -> PhraseList:
     return create_phrase_list("bans", [PhraseRule("alpha"), PhraseRule("beta"), PhraseRule(" - ")])
+
+
+@pytest.fixture(autouse=True)
+def _short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten phrases a page, so that a test need not render hundreds."""
+    monkeypatch.setattr(PhraseInline, "per_page", 10)
 
 
 def at(name: str, phrase_list: PhraseList) -> str:
@@ -104,16 +112,21 @@ def test_rows_may_swap_and_take_a_deleted_ones_place(operator: Client, bans: Phr
 
 
 def test_a_list_of_hundreds_is_paged_and_checked_whole(operator: Client, bans: PhraseList) -> None:
-    import_phrases(bans, [PhraseRule(f"word {number:03}") for number in range(150)])
+    import_phrases(bans, [PhraseRule(f"word {number:02}") for number in range(15)])
     second = at("change", bans) + "?phrases-page=2"
     page: Any = operator.get(second)
-    assert len(page.context["inline_admin_formsets"][0].formset.initial_forms) == 53
+    assert len(page.context["inline_admin_formsets"][0].formset.initial_forms) == 8
     edit = {"phrases-page": "2", "phrases-0-text": "edited", "phrases-1-DELETE": "on"}
     assert save(operator, second, **edit).status_code == 302
-    assert len(rows(bans)) == 152
+    assert len(rows(bans)) == 17
     assert "edited" in rows(bans)
     page = save(operator, second, **{"phrases-0-text": "ALPHA"})  # which is on page 1
     assert "in the list already" in errors_of(page)
+
+
+def test_a_page_fits_a_form(settings: Settings) -> None:
+    values = len(("id", "phrase_list", *PhraseInline.form.base_fields, "DELETE"))
+    assert (PHRASES_A_PAGE + PhraseInline.extra + 10) * values < settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
 
 
 def test_too_many_biases_are_refused(operator: Client, bans: PhraseList) -> None:
