@@ -41,7 +41,7 @@ def create_key(name: str, **fields: Any) -> tuple[ApiKey, str]:
 @transaction.atomic
 def save_key(row: ApiKey) -> None:
     """Saves an edited key. Its secrets and its revocation are not an edit: those columns are left as they are."""
-    columns = {field.name for field in row._meta.concrete_fields if field.editable}
+    columns = {field.name for field in row._meta.concrete_fields if field.editable and not field.primary_key}
     row.save(update_fields=columns)
     announce("key", row.pk)
 

@@ -88,23 +88,23 @@ def sum_of(row: Usage) -> UsageSum:
 
 
 def _add_rows(period: Period, sums: Mapping[_Identity, UsageSum]) -> None:
-    """Inserts what is missing, locks, adds. Rows are taken in one order everywhere, so that writers never deadlock."""
-    waiting = dict(sorted(sums.items()))
-    while waiting:
-        Usage.objects.bulk_create(
-            [Usage(period=period, bucket=bucket, key_prefix=key, persona=slug) for bucket, key, slug in waiting],
-            ignore_conflicts=True,
-            batch_size=_CHUNK // 10,
-        )
-        buckets, keys, slugs = (set(part) for part in zip(*waiting, strict=True))
-        rows = Usage.objects.select_for_update().filter(
-            period=period, bucket__in=buckets, key_prefix__in=keys, persona__in=slugs
-        )
-        for row in rows.order_by("bucket", "key_prefix", "persona"):
-            more = waiting.pop((row.bucket, row.key_prefix, row.persona), None)
+    """Inserts what is missing, which locks what is there, and adds. Everywhere in one order: writers never deadlock."""
+    ordered = dict(sorted(sums.items()))
+    Usage.objects.bulk_create(
+        [Usage(period=period, bucket=bucket, key_prefix=key, persona=slug) for bucket, key, slug in ordered],
+        # Not `ignore_conflicts`: it takes no lock on PostgreSQL, and on SQLite hides broken constraints too.
+        update_conflicts=True,
+        unique_fields=("bucket", "period", "key_prefix", "persona"),
+        update_fields=("persona",),
+        batch_size=_CHUNK // 10,
+    )
+    if ordered:
+        buckets, keys, slugs = (set(part) for part in zip(*ordered, strict=True))
+        rows = Usage.objects.filter(period=period, bucket__in=buckets, key_prefix__in=keys, persona__in=slugs)
+        for row in rows:
+            more = ordered.get((row.bucket, row.key_prefix, row.persona))
             if more is not None:
                 _add_row(row, more)
-        # Whatever is left was rolled up between the insert and the lock: once more.
 
 
 def _add_row(row: Usage, more: UsageSum) -> None:
