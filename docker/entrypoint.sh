@@ -12,8 +12,6 @@ mkdir -p "$RUN_DIR" || die "$RUN_DIR cannot be written: the volume must belong t
 if { deployed chat && [[ -z ${AWQ_CHAT_MODEL:-${CHAT_MODEL:-}} ]]; } || { deployed tool && [[ -z ${AWQ_TOOL_MODEL:-${TOOL_MODEL:-}} ]]; }; then
     .venv/bin/python scripts/demo_model.py "$DEMO_MODEL"
 fi
-.venv/bin/python manage.py migrate --noinput --verbosity 0
-.venv/bin/python manage.py collectstatic --noinput --verbosity 0
-.venv/bin/python manage.py ensure_admin
+.venv/bin/python scripts/prepare.py
 export YAP_CHECKOUT=$ROOT SPT_NOENV=1
 exec .venv/bin/python manage.py serve

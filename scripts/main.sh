@@ -126,10 +126,7 @@ if ((demo)); then
     fi
 fi
 step "preparing the database"
-.venv/bin/python manage.py check --fail-level ERROR >/dev/null || exit 1
-.venv/bin/python manage.py migrate --noinput --verbosity 0 || die "the database cannot be migrated: see the lines above"
-.venv/bin/python manage.py collectstatic --noinput --verbosity 0 || die "static files cannot be collected: see the lines above"
-.venv/bin/python manage.py ensure_admin || die "the admin's account cannot be made: see the lines above"
+.venv/bin/python scripts/prepare.py || exit 1
 
 # -- start -----------------------------------------------------------------------------------------------------------
 
@@ -146,7 +143,7 @@ echo "$url" >"$RUN_DIR/server.address"
 rm -f "$RUN_DIR/server.stopping"
 
 this_log() { tail -c "+$log_from" "$LOG_FILE" 2>/dev/null; }
-last_line() { { this_log | grep -v '^[[:space:]]*$' || true; } | tail -n 1 | tr -d '\r' | cut -c1-"${1:-160}"; }
+last_line() { { this_log | grep -vE '^[[:space:]]*$|django.request' || true; } | tail -n 1 | tr -d '\r' | cut -c1-"${1:-160}"; }
 alive() { kill -0 "$pid" 2>/dev/null && [[ $(cut -d' ' -f3 <"/proc/$pid/stat" 2>/dev/null) != Z ]]; }
 
 readyz() { # prints the answer of /readyz, status line first; empty while nothing listens
@@ -169,7 +166,7 @@ give_up() { # give_up MESSAGE: the log's end, the reason, and out
 }
 
 trap 'printf "\n"; say "still starting in the background (pid $pid); its log is $LOG_FILE, scripts/stop.sh ends it"; exit 130' INT
-shown=-10
+shown=-10 unwell=0
 while :; do
     answer=$(readyz 2>/dev/null || true)
     [[ $answer != "HTTP/"*" 200"* ]] || break
@@ -178,16 +175,21 @@ while :; do
         reason=$(this_log | grep -E '^yap: |Error|error:|refused' | tail -n 1 | cut -c1-300 || true)
         give_up "the server ended while starting: ${reason:-$(last_line 300)}"
     fi
-    [[ $answer != *'"dead"'* ]] || give_up "an engine died while starting: $(tail -n 1 <<<"$answer"); scripts/stop.sh ends the server"
+    # Loading is what a start does; any other reason that stays is one that will not go away by waiting.
+    doing=$(sed -n 's/.*"reason": *"\([^"]*\)".*/\1/p' <<<"$answer")
+    case $doing in
+        "" | *loading* | *starting*) unwell=0 ;;
+        *) ((++unwell < 5)) || give_up "the server cannot get ready: $doing; scripts/stop.sh ends it" ;;
+    esac
     ((SECONDS - began < ${READY_TIMEOUT_S:-3600})) || give_up "not ready after ${READY_TIMEOUT_S:-3600} s; scripts/stop.sh ends the server"
-    doing="starting: $(last_line)"
+    doing="${doing:-starting} | $(last_line)"
     if [[ -t 1 ]]; then
         printf '\r\033[K%s' "$(cut -c1-"$(($(tput cols 2>/dev/null || echo 80) - 1))" <<<"yap: [$((SECONDS - began)) s] $doing")"
     elif ((SECONDS - shown >= 10)); then
         step "$doing"
         shown=$SECONDS
     fi
-    sleep 0.2
+    if ((SECONDS - began < 10)); then sleep 0.2; else sleep 1; fi
 done
 [[ ! -t 1 ]] || printf '\r\033[K'
 exec 9>&-

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DISK = {"cpu": 4.0, "cuda": 16.0}
 DISK_DEMO = 1.5
 # GiB of free memory per engine: on a CPU its weights, its KV cache and about 1 GiB of imports; on a GPU the imports.
-MEMORY_PER_ENGINE = {"cpu": 2.0, "cuda": 3.0}
+MEMORY_PER_ENGINE = {"cpu": 2.5, "cuda": 3.0}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 

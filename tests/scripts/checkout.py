@@ -16,12 +16,6 @@ MANAGE = """
 import json, os, signal, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-with open("calls", "a") as calls:
-    calls.write(sys.argv[1] + "\\n")
-if sys.argv[1] == "ensure_admin":
-    print("admin made")
-if sys.argv[1] != "serve":
-    sys.exit(0)
 with open("environment", "w") as file:
     json.dump(dict(os.environ), file)
 print("building engines", flush=True)
@@ -39,12 +33,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         Handler.asked += 1
-        status, body = (200, "ready") if Handler.asked > 2 else (503, "starting")
+        status, reason = (200, "") if Handler.asked > 2 else (503, "chat engine starting: loading it")
         if os.environ.get("FAKE") == "engine dies":
-            status, body = 503, "dead"
+            status, reason = 503, "chat engine dead: no memory"
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps({"status": body}).encode())
+        self.wfile.write(json.dumps({"status": "", "reason": reason}).encode())
 
     def log_message(self, *args):
         pass
@@ -73,6 +67,7 @@ class Checkout:
         for file in ROOT.glob("requirements*"):
             shutil.copy(file, root)
         (root / "manage.py").write_text(MANAGE)
+        (root / "scripts/prepare.py").write_text('open("prepared", "w"); print("admin account: admin")')
         (root / ".venv/bin").mkdir(parents=True)
         (root / ".venv/bin/python").symlink_to(sys.executable)
         (root / ".models/SmolLM2-135M-Instruct").mkdir(parents=True)
@@ -120,7 +115,3 @@ class Checkout:
             timeout=60,
             check=False,
         )
-
-    def calls(self) -> list[str]:
-        """Management commands that were run, in order."""
-        return (self.root / "calls").read_text().split() if (self.root / "calls").exists() else []
