@@ -182,7 +182,8 @@ while :; do
         *) ((++unwell < 5)) || give_up "the server cannot get ready: $doing; scripts/stop.sh ends it" ;;
     esac
     ((SECONDS - began < ${READY_TIMEOUT_S:-3600})) || give_up "not ready after ${READY_TIMEOUT_S:-3600} s; scripts/stop.sh ends the server"
-    doing="${doing:-starting} | $(last_line)"
+    last=$(last_line)
+    doing=${doing:-starting}${last:+ | $last}
     if [[ -t 1 ]]; then
         printf '\r\033[K%s' "$(cut -c1-"$(($(tput cols 2>/dev/null || echo 80) - 1))" <<<"yap: [$((SECONDS - began)) s] $doing")"
     elif ((SECONDS - shown >= 10)); then

@@ -22,6 +22,11 @@ if pid=$(server_pid); then
         kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
     fi
 fi
+# What the server leaves on purpose ends by itself in a moment; what does not is killed.
+for ((try = 0; found && try < 20; try++)); do
+    [[ -n $(leftovers) ]] || break
+    sleep 0.1
+done
 [[ -z $(leftovers) ]] || found=1
 end_leftovers
 rm -f "$RUN_DIR/server.pid" "$RUN_DIR/server.address"
