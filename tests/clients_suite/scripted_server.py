@@ -41,13 +41,15 @@ class Script:
 
 @dataclass
 class ScriptedServer:
-    """``received``: every message, in order. ``connections``: how many there were."""
+    """``received``: every message, in order. ``connections``: how many there were, ``most_open`` at one time."""
 
     script: Script
     port: int = 0
     received: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
     deaths: int = 0
+    open: int = 0
+    most_open: int = 0
 
     @property
     def url(self) -> str:
@@ -73,6 +75,14 @@ class ScriptedServer:
 
     async def handle(self, line: ServerConnection) -> None:
         self.connections += 1
+        self.open += 1
+        self.most_open = max(self.open, self.most_open)
+        try:
+            await self._serve(line)
+        finally:
+            self.open -= 1
+
+    async def _serve(self, line: ServerConnection) -> None:
         script = self.script
         if line.request is None or line.request.headers.get("X-API-Key") != script.api_key:
             await self._refuse(line, 1008, {"error_code": "authentication_failed", "message": "unknown API key"})

@@ -17,6 +17,7 @@ from yapclient import (
     ReplyTimeout,
     RequestRefused,
     TurnFailed,
+    Unreadable,
     YapError,
 )
 
@@ -96,7 +97,7 @@ def complain(error: YapError) -> int:
 
 def exit_status(error: YapError) -> int:
     """The exit status that stands for it."""
-    if isinstance(error, BadAddress):
+    if isinstance(error, (BadAddress, Unreadable)):
         return USAGE
     return NO_CONNECTION if isinstance(error, (NoServer, ConnectionRefused)) else FAILED
 

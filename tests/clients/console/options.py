@@ -90,7 +90,7 @@ def parser(description: str, *, server_alias: str | None = None) -> argparse.Arg
 
 
 def read(args: argparse.Namespace) -> Options:
-    """The shared options as they are meant. Raises :class:`YapError` for an address or persona file that cannot be."""
+    """The shared options as they are meant. Raises :class:`BadAddress`, :class:`Unreadable`."""
     server = Server.parse(args.server, args.api_key, fallback_key=os.environ.get("TEXT_API_KEY"))
     file = PersonaFile(args.personas)
     file.refresh()

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from console import output
-from yapclient import YapError
+from yapclient import Unreadable
 
 from loadtest.summary import FORMAT, METRICS, PERCENTILES
 
@@ -40,15 +40,15 @@ def save(path: Path, result: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A result file. Raises :class:`YapError` where it is none."""
+    """A result file. Raises :class:`Unreadable` where it is none."""
     try:
         result = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise YapError(f"cannot read {path}: {error.strerror or error}") from None
+        raise Unreadable(f"cannot read {path}: {error.strerror or error}") from None
     except orjson.JSONDecodeError:
         result = None
     if not isinstance(result, dict) or result.get("format") != FORMAT or "summary" not in result:
-        raise YapError(f"{path} is not a result file of this bench (bench.py --json writes one)")
+        raise Unreadable(f"{path} is not a result file of this bench (bench.py --json writes one)")
     return result
 
 

@@ -115,4 +115,5 @@ class Session:
 
     def _record(self, number: int, outcome: str, code: str | None) -> TurnRecord:
         at = round(self.meant - self.origin, 3)
-        return TurnRecord(self.number, number, at, outcome, code, connect_ms=None if number else self.connect_ms)
+        connect_ms, self.connect_ms = self.connect_ms, None  # told once, with the first turn
+        return TurnRecord(self.number, number, at, outcome, code, connect_ms=connect_ms)

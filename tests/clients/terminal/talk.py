@@ -18,7 +18,7 @@ from terminal.screen import Screen
 from terminal.speaker import Speaker
 
 TWICE_WITHIN_S = 2.0
-LOOK_AT_FILE_EVERY_S = 1.0
+LOOK_AT_FILE_EVERY_S = 0.5
 
 
 class Talk:

@@ -24,6 +24,7 @@ from yapclient.errors import (
     ReplyTimeout,
     RequestRefused,
     TurnFailed,
+    Unreadable,
     YapError,
 )
 from yapclient.events import Ack, Done, Error, Event, Final, Pong, Token, ToolCall, Unknown, Warmed
@@ -57,6 +58,7 @@ __all__ = [
     "Turn",
     "TurnFailed",
     "Unknown",
+    "Unreadable",
     "Warmed",
     "YapError",
     "connect",

@@ -20,10 +20,11 @@ class Backoff:
 
     def wait(self, failures: int, retry_in: float | None = None) -> float:
         """Seconds to wait after the ``failures``-th failure in a row, with jitter, so that a crowd does not come back
-        at once. Never sooner than the server asked for."""
+        at once. Where the server says when to come back, that is when."""
+        if retry_in is not None:
+            return retry_in * random.uniform(1.0, 1.1)
         waits = float(min(self.longest, self.first * 2 ** min(failures - 1, 30)))
-        jittered = waits * random.uniform(0.5, 1.0)
-        return jittered if retry_in is None else max(jittered, retry_in * random.uniform(1.0, 1.1))
+        return waits * random.uniform(0.5, 1.0)
 
     def exhausted(self, failures: int) -> bool:
         """Whether it is time to give up."""

@@ -26,6 +26,12 @@ class BadAddress(YapError):
         super().__init__(f"{text!r} is not a server address: {why}")
 
 
+class Unreadable(YapError):
+    """A file is not there, or not what it should be."""
+
+    code = "unreadable_file"
+
+
 class NoServer(YapError):
     """Nothing at the address speaks the protocol: no listener, no such host, or something else answered."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from yapclient.address import Server
-from yapclient.errors import YapError
+from yapclient.errors import Unreadable, YapError
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PersonaFile:
     def refresh(self) -> bool:
         """Read the file if it changed since; True if it did.
 
-        Raises :class:`YapError` where it cannot be read (once for each change); the personas read before stay.
+        Raises :class:`Unreadable` where it cannot be read (once for each change); the personas read before stay.
         """
         try:
             stat = self.path.stat()
@@ -58,7 +58,7 @@ class PersonaFile:
             if self._seen == (0, 0):
                 return False
             self._seen = (0, 0)
-            raise YapError(f"cannot read the personas in {self.path}: {error.strerror or error}") from None
+            raise Unreadable(f"cannot read the personas in {self.path}: {error.strerror or error}") from None
         seen = (stat.st_mtime_ns, stat.st_size)
         if seen == self._seen:
             return False
@@ -66,7 +66,7 @@ class PersonaFile:
         try:
             self.personas = dict(_read(orjson.loads(self.path.read_bytes())))
         except (OSError, orjson.JSONDecodeError, ValueError) as error:
-            raise YapError(f"cannot read the personas in {self.path}: {error}") from None
+            raise Unreadable(f"cannot read the personas in {self.path}: {error}") from None
         return True
 
     def find(self, name: str) -> Persona | None:

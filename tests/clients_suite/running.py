@@ -1,0 +1,52 @@
+"""Runs a client as its user does: as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+_OURS = ("TEXT_API_KEY", "SERVER_WS_URL", "GENDER", "PERSONALITY", "PERSONA_STYLE", "RECV_TIMEOUT_SEC")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a client ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment with none of the clients' variables but these."""
+    return {name: value for name, value in os.environ.items() if name not in _OURS} | variables
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    """The command line that runs a client; a warning is an error."""
+    return [sys.executable, "-W", "error", str(CLIENTS / f"{name}.py"), *arguments]
+
+
+async def run_client(name: str, *arguments: str, typed: str = "", limit_s: float = 60, **variables: str) -> Outcome:
+    """Run a client to its end, in a folder that is not its own, through pipes."""
+    process = await asyncio.create_subprocess_exec(
+        *command(name, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**variables),
+        cwd=tempfile.gettempdir(),
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(typed.encode()), limit_s)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return Outcome(process.returncode, out.decode(), err.decode())

@@ -1,0 +1,136 @@
+"""Every client against the real server with the demo model, its tool decision concurrent and sequential."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from yapclient import Connection, ConnectionRefused, open_connection
+
+from tests.clients_suite.running import Outcome, run_client
+from tests.clients_suite.terminal_user import at_terminal
+
+pytestmark = pytest.mark.engine
+
+LIMIT_S = 240  # the demo model makes about 15 tokens a second on two cores
+
+
+class DemoServer(Protocol):
+    """What the server fixtures give."""
+
+    ws_url: str
+    origin: str
+    api_key: str
+
+
+@pytest.fixture(params=["demo_server", "demo_server_sequential"])
+def server(request: pytest.FixtureRequest) -> DemoServer:
+    """The real server, in each tool mode."""
+    found: DemoServer = request.getfixturevalue(request.param)
+    return found
+
+
+async def run(server: DemoServer, name: str, *arguments: str, typed: str = "") -> Outcome:
+    """A client against the server, given by its origin alone."""
+    return await run_client(
+        name, "--server", server.origin, *arguments, typed=typed, limit_s=LIMIT_S, TEXT_API_KEY=server.api_key
+    )
+
+
+async def test_warmup(server: DemoServer) -> None:
+    done = await run(server, "warmup", "--double-ttfb", "Good", "morning!")
+    assert (done.status, done.err) == (0, "")
+    first, second = (done.out.splitlines()[at : at + 3] for at in (0, 3))
+    assert first[0].startswith("ACK ok session_id=cli-")
+    for ack, line, final in (first, second):
+        metrics = json.loads(line)
+        assert ack.startswith("ACK ok")
+        assert metrics["ok"]
+        assert metrics["ttfb_toolcall_ms"] <= metrics["ttfb_ms"] <= metrics["total_ms"]
+        assert metrics["chars"] == len(json.loads(final)["text"]) > 0
+    assert json.loads(second[1])["usage"]["cached_tokens"] > 0
+
+
+async def test_conversation(server: DemoServer) -> None:
+    done = await run(server, "conversation", "--brief")
+    assert (done.status, done.err) == (0, ""), done.out
+    assert "ok   history is kept" in done.out
+    assert "ok   history is bounded" in done.out
+
+
+async def test_personality(server: DemoServer) -> None:
+    done = await run(server, "personality", "--switches", "2")
+    assert (done.status, done.err) == (0, ""), done.out
+    assert done.out.count("200 updated") == 2
+    assert done.out.count("history intact") == 3
+
+
+async def test_screen_analysis(server: DemoServer) -> None:
+    done = await run(server, "screen_analysis", "--allow-no")
+    assert (done.status, done.err) == (0, ""), done.out
+    assert "toolcall " in done.out
+    assert "ok   the followup was answered" in done.out
+
+
+async def test_bench(server: DemoServer, tmp_path: Path) -> None:
+    result, picture = tmp_path / "result.json", tmp_path / "result.png"
+    files = ("--json", str(result), "--plot", str(picture))
+    done = await run(server, "bench", "-n", "2", "-c", "2", "--turns", "2", "--barge-in-share", "0.5", *files)
+    assert (done.status, done.err) == (0, ""), done.out
+    summary = json.loads(result.read_bytes())["summary"]
+    assert summary["turns"]["ok"] == 4
+    assert (summary["tokens_are"], summary["errors"], summary["refusals"]) == ("tokens", {}, {})
+    assert {"first_token_ms", "first_sentence_ms", "tool_ms", "total_ms", "gap_ms"} <= summary["times"].keys()
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+async def test_live(server: DemoServer, tmp_path: Path) -> None:
+    where = ("--server", server.ws_url, "--api-key", server.api_key)
+    async with at_terminal("live", *where, cwd=tmp_path) as user:
+        await user.sees("you> ")
+        user.presses("Tell me a long story about the sea.\r")
+        await user.sees("Robin: ", LIMIT_S)
+        await user.sees(" ", LIMIT_S)
+        user.presses("Wait, what is your name?\r")
+        await user.sees("(interrupted)", LIMIT_S)
+        await user.sees("Robin: ", LIMIT_S)
+        await user.sees("you> ", LIMIT_S)
+        user.presses("/persona otto\r")
+        await user.sees("Now talking with Otto (male, curious).")
+        user.presses("And who are you?\r")
+        await user.sees("Otto: ", LIMIT_S)
+        user.presses("\x03")
+        await user.sees("(stopped)", LIMIT_S)
+        user.presses("/stats\r")
+        await user.sees("So far: 3 turns, 2 of them interrupted")
+        user.presses("/quit\r")
+        assert await user.leaves() == 0
+
+
+@pytest.fixture
+async def crowd(demo_server: DemoServer) -> AsyncIterator[list[Connection]]:
+    """As many connections as the server has places for."""
+    async with AsyncExitStack() as stack:
+        inside: list[Connection] = []
+        while True:
+            try:
+                inside.append(await open_connection(demo_server.ws_url, demo_server.api_key))
+            except ConnectionRefused:  # the test tells by which code
+                break
+            stack.push_async_callback(inside[-1].close)
+        yield inside
+
+
+async def test_at_capacity_and_with_a_wrong_key(demo_server: DemoServer, crowd: list[Connection]) -> None:
+    full, wrong = await asyncio.gather(
+        run(demo_server, "warmup"), run_client("warmup", "--server", demo_server.ws_url, "--api-key", "wrong")
+    )
+    assert full.status == wrong.status == 3
+    assert f"{len(crowd)} of {len(crowd)} places are taken (closed with 1013)" in full.err
+    assert "authentication_failed" in wrong.err
+    assert "(closed with 1008)" in wrong.err
