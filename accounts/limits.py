@@ -33,3 +33,8 @@ class RollingWindow:
             return max(times[len(times) - limit] + seconds - now, 1e-3)
         times.append(now)
         return 0.0
+
+    def give_back(self) -> None:
+        """The event that took the last slot was refused after all, by another window."""
+        if self._times:
+            self._times.pop()

@@ -87,17 +87,13 @@ class RedisPlaces:
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         place = _RedisPlace(self, caller.prefix)
-        try:
-            while not await self._try(place, caller):
-                left = deadline - clock()
-                if left <= 0:
-                    if not self._reachable:  # Redis may have said yes and the answer been lost
-                        place.release()
-                    return None
-                await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))
-        except BaseException:  # cancelled between asking and the answer: Redis may hold it
-            place.release()
-            raise
+        while not await self._ask(place, caller):
+            left = deadline - clock()
+            if left <= 0:
+                if not self._reachable:  # Redis may have said yes and the answer been lost
+                    place.release()
+                return None
+            await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))
         self._held[place.member] = place
         return place
 
@@ -123,6 +119,18 @@ class RedisPlaces:
         for place in tuple(self._held.values()):
             place.release()
         await asyncio.gather(*self._tasks)
+
+    async def _ask(self, place: _RedisPlace, caller: Caller) -> bool:
+        """A cancelled caller leaves at once; what its question still brings is given back when it has been answered.
+
+        (Nor is the client awaited directly: on Python 3.11 its ``wait_for`` may swallow a cancellation.)
+        """
+        asking = asyncio.get_running_loop().create_task(self._try(place, caller), name="place request")
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(lambda _: place.release())
+            raise
 
     async def _try(self, place: _RedisPlace, caller: Caller) -> bool:
         own = caller.limits.connections

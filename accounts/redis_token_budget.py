@@ -69,7 +69,7 @@ class RedisTokenBudget:
                 tally.seeded = True
                 if tally.day == int(self._clock() // DAY_S):
                     tally.total = max(tally.total, used)
-        await self._share(caller.prefix, self._today(caller.prefix))
+        await asyncio.shield(self._start_sharing(caller.prefix, self._today(caller.prefix)))
 
     async def remaining(self, caller: Caller) -> int | None:
         """See :class:`accounts.token_budget.TokenBudget`. One round trip, only for keys that have a budget."""
@@ -77,16 +77,15 @@ class RedisTokenBudget:
         if limit is None:
             return None
         tally = self._today(caller.prefix)
-        await self._share(caller.prefix, tally)
+        # In a task of its own: on Python 3.11 the client's `wait_for` may swallow the cancellation of a turn.
+        await asyncio.shield(self._start_sharing(caller.prefix, tally))
         return limit - tally.used
 
     def charge(self, caller: Caller, tokens: int) -> None:
         """See :class:`accounts.token_budget.TokenBudget`."""
         tally = self._today(caller.prefix)
         tally.waiting += tokens
-        task = asyncio.get_running_loop().create_task(self._share(caller.prefix, tally), name="token budget")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start_sharing(caller.prefix, tally)
 
     def retry_in(self) -> int:
         """See :class:`accounts.token_budget.TokenBudget`."""
@@ -102,6 +101,12 @@ class RedisTokenBudget:
         if tally is None or tally.day != day:
             tally = self._tallies[prefix] = _Tally(day, seeded=tally is not None)
         return tally
+
+    def _start_sharing(self, prefix: str, tally: _Tally) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._share(prefix, tally), name="token budget")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _share(self, prefix: str, tally: _Tally) -> None:
         async with tally.order:

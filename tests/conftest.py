@@ -1,3 +1,98 @@
-"""What every test may ask for."""
+"""What every test may ask for, and in which order tests run: so that each server is started once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import TINY_ENV, YapServer
 
 pytest_plugins = ("tests.servers",)
+
+# Tests run in this order. Two servers and their engines are all that a small machine holds.
+_SERVERS = ("start_server", "tiny_server", "demo_server", "demo_server_sequential")
+_last_user = pytest.StashKey[dict[str, pytest.Item]]()
+_running = pytest.StashKey[dict[str, YapServer]]()
+
+
+def _servers_of(item: pytest.Item) -> list[str]:
+    return [name for name in _SERVERS if name in getattr(item, "fixturenames", ())]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one server together; those of none first."""
+    items.sort(key=lambda item: max((_SERVERS.index(name) + 1 for name in _servers_of(item)), default=0))
+    config.stash[_last_user] = {name: item for item in items for name in _servers_of(item)}
+    config.stash[_running] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A server ends with the last test that uses it: the next one needs its memory."""
+    for name, last in item.config.stash[_last_user].items():
+        if last is item and (server := item.config.stash[_running].pop(name, None)) is not None:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes run folders with a migrated database in them; the migrations run once."""
+    template = tmp_path_factory.mktemp("server")
+    YapServer(template).manage("migrate", "--verbosity", "0")
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("run")
+        shutil.copytree(template, folder, dirs_exist_ok=True)
+        return folder
+
+    return make
+
+
+def _serve(request: pytest.FixtureRequest, folder: Path, **variables: str) -> Iterator[YapServer]:
+    server = YapServer(folder, **variables)
+    assert request.fixturename is not None
+    request.config.stash[_running][request.fixturename] = server
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
+    """The demo model in both engines."""
+    yield from _serve(request, server_folder())
+
+
+@pytest.fixture(scope="session")
+def demo_server_sequential(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
+    """The demo model in both engines, the tool decision before the reply."""
+    yield from _serve(request, server_folder(), CONCURRENT_MODEL_CALL="0")
+
+
+@pytest.fixture(scope="session")
+def tiny_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
+    """A tiny random model in both engines: noise, up to 400 tokens a reply, at no cost."""
+    yield from _serve(request, server_folder(), **TINY_ENV)
+
+
+StartServer = Callable[..., YapServer]
+
+
+@pytest.fixture
+def start_server(server_folder: Callable[[], Path]) -> Iterator[StartServer]:
+    """Makes servers on the tiny model that a test may start and end as it likes; ends them after it."""
+    made: list[YapServer] = []
+
+    def make(*command: str, **variables: str) -> YapServer:
+        given = {"command": command} if command else {}
+        made.append(YapServer(server_folder(), **given, **{**TINY_ENV, **variables}))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()

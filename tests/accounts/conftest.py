@@ -8,7 +8,7 @@ import pytest
 from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connections
-from pytest_django.plugin import DjangoDbBlocker
+from pytest_django import DjangoDbBlocker, Settings
 
 from accounts import changes
 from accounts.callers import Caller, Limits, Window
@@ -40,7 +40,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_cache() -> None:
+def _quick(settings: Settings) -> None:
+    """Hashing passwords well takes a quarter of a second, which is not what is tested here."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     cache.clear()
 
 

@@ -60,7 +60,7 @@ def test_one_query_also_with_personas() -> None:
         found = async_to_sync(find_caller)(full, DEFAULTS, None)
     assert len(queries) == 1
     assert found is not None
-    assert found.personas == {"ada", "bob"}
+    assert found.personas == frozenset({"ada", "bob"})
     assert (found.own_chat_prompt, found.own_tool_prompt) == (False, True)
 
 

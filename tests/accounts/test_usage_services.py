@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from accounts import services
+from accounts import services, usage_services
 from accounts.models import ApiKey, Usage
 from accounts.selectors import tokens_today
 from accounts.usage import COUNTERS, TurnUsage, UsageKey, UsageSum
@@ -92,12 +92,13 @@ def test_the_oldest_days_go() -> None:
 
 
 @pytest.mark.usefixtures("either_database")
-def test_more_rows_than_one_chunk() -> None:
+def test_more_rows_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_services, "_CHUNK", 50)
     start = NOW - timedelta(days=3)
-    record_usage({at(start + timedelta(minutes=minute)): sums() for minute in range(600)}, {})
+    record_usage({at(start + timedelta(minutes=minute)): sums() for minute in range(60)}, {})
     roll_up(NOW)
     assert set(Usage.objects.values_list("period", flat=True)) == {"hour"}
-    assert everything().counts["turns"] == 600
+    assert everything().counts["turns"] == 60
 
 
 @pytest.mark.parametrize(
