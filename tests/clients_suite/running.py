@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+KEY = {"TEXT_API_KEY": "right-key"}  # the scripted server's
 CLIENTS = Path(__file__).resolve().parent.parent / "clients"
 _OURS = ("TEXT_API_KEY", "SERVER_WS_URL", "GENDER", "PERSONALITY", "PERSONA_STYLE", "RECV_TIMEOUT_SEC")
 
@@ -22,9 +24,9 @@ class Outcome:
     err: str
 
 
-def environment(**variables: str) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with none of the clients' variables but these."""
-    return {name: value for name, value in os.environ.items() if name not in _OURS} | variables
+    return {name: value for name, value in os.environ.items() if name not in _OURS} | dict(variables)
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -32,14 +34,16 @@ def command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", str(CLIENTS / f"{name}.py"), *arguments]
 
 
-async def run_client(name: str, *arguments: str, typed: str = "", limit_s: float = 60, **variables: str) -> Outcome:
+async def run_client(
+    name: str, *arguments: str, variables: Mapping[str, str] = KEY, typed: str = "", limit_s: float = 60
+) -> Outcome:
     """Run a client to its end, in a folder that is not its own, through pipes."""
     process = await asyncio.create_subprocess_exec(
         *command(name, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment(**variables),
+        env=environment(variables),
         cwd=tempfile.gettempdir(),
     )
     try:

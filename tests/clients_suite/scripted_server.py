@@ -89,7 +89,7 @@ class ScriptedServer:
         elif script.full_times:
             script.full_times -= 1
             places = {"active": 8, "max": 8, "available": 0, "at_capacity": True}
-            full = {"error_code": script.refuse_as, "message": "no free place", "capacity": places}
+            full: dict[str, Any] = {"error_code": script.refuse_as, "message": "no free place", "capacity": places}
             if script.bare:
                 await line.close(1013)
                 return

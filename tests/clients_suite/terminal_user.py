@@ -72,7 +72,7 @@ class TerminalUser:
 
 
 @asynccontextmanager
-async def at_terminal(name: str, *arguments: str, cwd: Path, **variables: str) -> AsyncIterator[TerminalUser]:
+async def at_terminal(name: str, *arguments: str, cwd: Path) -> AsyncIterator[TerminalUser]:
     """Run a client in a terminal of 80 columns of its own, until the block ends."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -86,7 +86,7 @@ async def at_terminal(name: str, *arguments: str, cwd: Path, **variables: str) -
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=environment(TERM="xterm-256color", **variables),
+        env=environment({"TERM": "xterm-256color"}),
         cwd=cwd,
         preexec_fn=take_terminal,
     )

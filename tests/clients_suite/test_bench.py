@@ -18,7 +18,7 @@ from loadtest.summary import percentile, summarise
 from yapclient import Persona, Server
 
 from tests.clients_suite.conftest import Serve
-from tests.clients_suite.running import run_client
+from tests.clients_suite.running import KEY, run_client
 from tests.clients_suite.scripted_server import Script
 
 
@@ -92,11 +92,13 @@ async def test_refusals_and_errors_are_counted_by_code(serve: Serve) -> None:
 
 async def test_files_are_written_and_compared(serve: Serve, tmp_path: Path) -> None:
     server = await serve(Script(token_delay=0.002))
-    known = {"SERVER_WS_URL": "ws://127.0.0.1:1/ws", "TEXT_API_KEY": "right-key"}
+    known = KEY | {"SERVER_WS_URL": "ws://127.0.0.1:1/ws"}
     old, new = (str(tmp_path / name) for name in ("old.json", "new.json"))
     runs = await asyncio.gather(
-        run_client("bench", "--url", server.url, "-n", "4", "-c", "2", "--json", old, **known),
-        run_client("bench", "--url", server.url, "-n", "3", "--rate", "50", "--double-ttfb", "--json", new, **known),
+        run_client("bench", "--url", server.url, "-n", "4", "-c", "2", "--json", old, variables=known),
+        run_client(
+            "bench", "--url", server.url, "-n", "3", "--rate", "50", "--double-ttfb", "--json", new, variables=known
+        ),
     )
     assert [(run.status, run.err) for run in runs] == [(0, ""), (0, "")]
     assert "first token, repeated" in runs[1].out

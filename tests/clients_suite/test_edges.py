@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.clients_suite.conftest import Serve
-from tests.clients_suite.running import CLIENTS, Outcome, run_client
+from tests.clients_suite.running import CLIENTS, KEY, Outcome, run_client
 from tests.clients_suite.scripted_server import REPLY, Script
 from tests.servers import free_port
 
@@ -23,10 +23,10 @@ some_or_all = pytest.mark.parametrize(
 )
 
 
-async def run_each(names: Sequence[str], url: str, key: str | None = "right-key") -> dict[str, Outcome]:
+async def run_each(names: Sequence[str], url: str, key: str = "right-key") -> dict[str, Outcome]:
     """Clients against one server, at the same time."""
-    known = {"SERVER_WS_URL": url} | ({"TEXT_API_KEY": key} if key else {})
-    runs = (run_client(name, *QUICK.get(name, ()), typed="Hello\n", **known) for name in names)
+    known = {"SERVER_WS_URL": url, "TEXT_API_KEY": key}
+    runs = (run_client(name, *QUICK.get(name, ()), typed="Hello\n", variables=known) for name in names)
     return dict(zip(names, await asyncio.gather(*runs), strict=True))
 
 
@@ -74,14 +74,14 @@ async def test_no_place_is_told_and_tried_again(names: tuple[str, ...], serve: S
 
 
 async def test_a_missing_key_is_told(serve: Serve) -> None:
-    done = await run_client("warmup", "--server", (await serve(Script())).url)
+    done = await run_client("warmup", "--server", (await serve(Script())).url, variables={})
     assert done.status == 3
     assert "authentication_failed" in done.err
 
 
 async def test_a_place_that_comes_free_is_taken(serve: Serve) -> None:
     server = await serve(Script(full_times=1, retry_in=0.05))
-    done = await run_client("warmup", "--server", f"127.0.0.1:{server.port}", "--api-key", "right-key")
+    done = await run_client("warmup", "--server", f"127.0.0.1:{server.port}", "--api-key", "right-key", variables={})
     assert done.status == 0
     assert "8 of 8 places are taken (closed with 1013); trying again in 0.1 s" in done.err
 
@@ -114,14 +114,14 @@ async def test_a_server_that_leaves_out_every_optional_field_is_fine(names: tupl
 
 async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
     server = await serve(Script(silent=True))
-    done = await run_client("warmup", "--server", server.url, TEXT_API_KEY="right-key", RECV_TIMEOUT_SEC="0.2")
+    done = await run_client("warmup", "--server", server.url, variables=KEY | {"RECV_TIMEOUT_SEC": "0.2"})
     assert done.status == 1
     assert f"{server.url} has said nothing for 0.2 s" in done.err
 
 
 async def test_an_error_in_mid_turn_is_told(serve: Serve) -> None:
     server = await serve(Script(error_mid_turn="engine_unavailable"))
-    done = await run_client("warmup", "--server", server.url, TEXT_API_KEY="right-key")
+    done = await run_client("warmup", "--server", server.url)
     assert done.status == 1
     assert "the turn failed: engine_unavailable: gone" in done.err
     assert json.loads(done.out.splitlines()[1])["error_code"] == "engine_unavailable"
@@ -129,7 +129,7 @@ async def test_an_error_in_mid_turn_is_told(serve: Serve) -> None:
 
 async def test_the_update_limit_is_waited_out(serve: Serve) -> None:
     server = await serve(Script(updates=1, update_retry_in=0.3))
-    done = await run_client("personality", "--switches", "3", "--server", server.url, TEXT_API_KEY="right-key")
+    done = await run_client("personality", "--switches", "3", "--server", server.url)
     assert done.status == 0
     assert done.err == "chat_prompt_update_rate_limited: the server asks to wait 0.3 s …\n"
     assert "switch 2 to Robin (female, cheerful): 200 updated, after waiting 1 time for the update limit" in done.out
@@ -139,8 +139,8 @@ async def test_the_update_limit_is_waited_out(serve: Serve) -> None:
 async def test_a_tool_decision_of_no_fails_unless_allowed(serve: Serve) -> None:
     server = await serve(Script(tool="no"))
     refused, allowed = await asyncio.gather(
-        run_client("screen_analysis", "--server", server.url, TEXT_API_KEY="right-key"),
-        run_client("screen_analysis", "--allow-no", "--server", server.url, TEXT_API_KEY="right-key"),
+        run_client("screen_analysis", "--server", server.url),
+        run_client("screen_analysis", "--allow-no", "--server", server.url),
     )
     assert refused.status == 1
     assert "--allow-no" in refused.err
@@ -168,9 +168,9 @@ async def test_options_and_variables_reach_the_server(serve: Serve) -> None:
     server = await serve(Script())
     flags = ("--temperature", "0.7", "--top-p", "0.9", "--top-k", "20", "--min-p", "0.1", "--repeat-penalty", "1.1")
     more = ("--presence-penalty", "0.1", "--frequency-penalty", "0.05", "Good", "morning")
-    known = {"TEXT_API_KEY": "right-key", "SERVER_WS_URL": server.url}
-    await run_client("warmup", *flags, *more, GENDER="male", PERSONA_STYLE="curious", **known)
-    await run_client("warmup", "--style", "dry", PERSONALITY="curious", **known)
+    known = KEY | {"SERVER_WS_URL": server.url}
+    await run_client("warmup", *flags, *more, variables=known | {"GENDER": "male", "PERSONA_STYLE": "curious"})
+    await run_client("warmup", "--style", "dry", variables=known | {"PERSONALITY": "curious"})
     first, second = server.starts()
     assert first["sampling"] == {
         "temperature": 0.7,

@@ -179,7 +179,7 @@ async def test_a_reply_cannot_move_the_cursor(serve: Serve, tmp_path: Path) -> N
 async def test_in_a_pipe_each_line_is_a_turn(serve: Serve) -> None:
     server = await serve(Script(token_delay=0.005))
     lines = "Hello\n\n/persona otto\nWho are you?"
-    done = await run_client("live", "--server", server.url, TEXT_API_KEY="right-key", typed=lines)
+    done = await run_client("live", "--server", server.url, typed=lines)
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[1:] == [
         "You: Hello",

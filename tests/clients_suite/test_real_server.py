@@ -28,88 +28,94 @@ class DemoServer(Protocol):
     api_key: str
 
 
-@pytest.fixture(params=["demo_server", "demo_server_sequential"])
-def server(request: pytest.FixtureRequest) -> DemoServer:
-    """The real server, in each tool mode."""
-    found: DemoServer = request.getfixturevalue(request.param)
-    return found
-
-
 async def run(server: DemoServer, name: str, *arguments: str, typed: str = "") -> Outcome:
     """A client against the server, given by its origin alone."""
-    return await run_client(
-        name, "--server", server.origin, *arguments, typed=typed, limit_s=LIMIT_S, TEXT_API_KEY=server.api_key
-    )
+    key = {"TEXT_API_KEY": server.api_key}
+    return await run_client(name, "--server", server.origin, *arguments, variables=key, typed=typed, limit_s=LIMIT_S)
 
 
-async def test_warmup(server: DemoServer) -> None:
-    done = await run(server, "warmup", "--double-ttfb", "Good", "morning!")
-    assert (done.status, done.err) == (0, "")
-    first, second = (done.out.splitlines()[at : at + 3] for at in (0, 3))
-    assert first[0].startswith("ACK ok session_id=cli-")
-    for ack, line, final in (first, second):
-        metrics = json.loads(line)
-        assert ack.startswith("ACK ok")
-        assert metrics["ok"]
-        assert metrics["ttfb_toolcall_ms"] <= metrics["ttfb_ms"] <= metrics["total_ms"]
-        assert metrics["chars"] == len(json.loads(final)["text"]) > 0
-    assert json.loads(second[1])["usage"]["cached_tokens"] > 0
+class EveryClient:
+    """What each client is to do, whichever server it is."""
+
+    async def test_warmup(self, server: DemoServer) -> None:
+        done = await run(server, "warmup", "--double-ttfb", "Good", "morning!")
+        assert (done.status, done.err) == (0, "")
+        first, second = (done.out.splitlines()[at : at + 3] for at in (0, 3))
+        assert first[0].startswith("ACK ok session_id=cli-")
+        for ack, line, final in (first, second):
+            metrics = json.loads(line)
+            assert ack.startswith("ACK ok")
+            assert metrics["ok"]
+            assert metrics["ttfb_toolcall_ms"] <= metrics["ttfb_ms"] <= metrics["total_ms"]
+            assert metrics["chars"] == len(json.loads(final)["text"]) > 0
+        assert json.loads(second[1])["usage"]["cached_tokens"] > 0
+
+    async def test_conversation(self, server: DemoServer) -> None:
+        done = await run(server, "conversation", "--brief")
+        assert (done.status, done.err) == (0, ""), done.out
+        assert "ok   history is kept" in done.out
+        assert "ok   history is bounded" in done.out
+
+    async def test_personality(self, server: DemoServer) -> None:
+        done = await run(server, "personality", "--switches", "2")
+        assert (done.status, done.err) == (0, ""), done.out
+        assert done.out.count("200 updated") == 2
+        assert done.out.count("history intact") == 3
+
+    async def test_screen_analysis(self, server: DemoServer) -> None:
+        done = await run(server, "screen_analysis", "--allow-no")
+        assert (done.status, done.err) == (0, ""), done.out
+        assert "toolcall " in done.out
+        assert "ok   the followup was answered" in done.out
+
+    async def test_bench(self, server: DemoServer, tmp_path: Path) -> None:
+        result, picture = tmp_path / "result.json", tmp_path / "result.png"
+        files = ("--json", str(result), "--plot", str(picture))
+        done = await run(server, "bench", "-n", "2", "-c", "2", "--turns", "2", "--barge-in-share", "0.5", *files)
+        assert (done.status, done.err) == (0, ""), done.out
+        summary = json.loads(result.read_bytes())["summary"]
+        assert summary["turns"]["ok"] == 4
+        assert (summary["tokens_are"], summary["errors"], summary["refusals"]) == ("tokens", {}, {})
+        assert {"first_token_ms", "first_sentence_ms", "tool_ms", "total_ms", "gap_ms"} <= summary["times"].keys()
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+    async def test_live(self, server: DemoServer, tmp_path: Path) -> None:
+        where = ("--server", server.ws_url, "--api-key", server.api_key)
+        async with at_terminal("live", *where, cwd=tmp_path) as user:
+            await user.sees("you> ")
+            user.presses("Tell me a long story about the sea.\r")
+            await user.sees("Robin: ", LIMIT_S)
+            await user.sees(" ", LIMIT_S)
+            user.presses("Wait, what is your name?\r")
+            await user.sees("(interrupted)", LIMIT_S)
+            await user.sees("Robin: ", LIMIT_S)
+            await user.sees("you> ", LIMIT_S)
+            user.presses("/persona otto\r")
+            await user.sees("Now talking with Otto (male, curious).")
+            user.presses("And who are you?\r")
+            await user.sees("Otto: ", LIMIT_S)
+            user.presses("\x03")
+            await user.sees("(stopped)", LIMIT_S)
+            user.presses("/stats\r")
+            await user.sees("So far: 3 turns, 2 of them interrupted")
+            user.presses("/quit\r")
+            assert await user.leaves() == 0
 
 
-async def test_conversation(server: DemoServer) -> None:
-    done = await run(server, "conversation", "--brief")
-    assert (done.status, done.err) == (0, ""), done.out
-    assert "ok   history is kept" in done.out
-    assert "ok   history is bounded" in done.out
+class TestConcurrent(EveryClient):
+    """The reply begins beside the tool decision."""
+
+    @pytest.fixture
+    def server(self, demo_server: DemoServer) -> DemoServer:
+        return demo_server
 
 
-async def test_personality(server: DemoServer) -> None:
-    done = await run(server, "personality", "--switches", "2")
-    assert (done.status, done.err) == (0, ""), done.out
-    assert done.out.count("200 updated") == 2
-    assert done.out.count("history intact") == 3
+class TestSequential(EveryClient):
+    """The tool decision comes first."""
 
-
-async def test_screen_analysis(server: DemoServer) -> None:
-    done = await run(server, "screen_analysis", "--allow-no")
-    assert (done.status, done.err) == (0, ""), done.out
-    assert "toolcall " in done.out
-    assert "ok   the followup was answered" in done.out
-
-
-async def test_bench(server: DemoServer, tmp_path: Path) -> None:
-    result, picture = tmp_path / "result.json", tmp_path / "result.png"
-    files = ("--json", str(result), "--plot", str(picture))
-    done = await run(server, "bench", "-n", "2", "-c", "2", "--turns", "2", "--barge-in-share", "0.5", *files)
-    assert (done.status, done.err) == (0, ""), done.out
-    summary = json.loads(result.read_bytes())["summary"]
-    assert summary["turns"]["ok"] == 4
-    assert (summary["tokens_are"], summary["errors"], summary["refusals"]) == ("tokens", {}, {})
-    assert {"first_token_ms", "first_sentence_ms", "tool_ms", "total_ms", "gap_ms"} <= summary["times"].keys()
-    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
-
-
-async def test_live(server: DemoServer, tmp_path: Path) -> None:
-    where = ("--server", server.ws_url, "--api-key", server.api_key)
-    async with at_terminal("live", *where, cwd=tmp_path) as user:
-        await user.sees("you> ")
-        user.presses("Tell me a long story about the sea.\r")
-        await user.sees("Robin: ", LIMIT_S)
-        await user.sees(" ", LIMIT_S)
-        user.presses("Wait, what is your name?\r")
-        await user.sees("(interrupted)", LIMIT_S)
-        await user.sees("Robin: ", LIMIT_S)
-        await user.sees("you> ", LIMIT_S)
-        user.presses("/persona otto\r")
-        await user.sees("Now talking with Otto (male, curious).")
-        user.presses("And who are you?\r")
-        await user.sees("Otto: ", LIMIT_S)
-        user.presses("\x03")
-        await user.sees("(stopped)", LIMIT_S)
-        user.presses("/stats\r")
-        await user.sees("So far: 3 turns, 2 of them interrupted")
-        user.presses("/quit\r")
-        assert await user.leaves() == 0
+    @pytest.fixture
+    def server(self, demo_server_sequential: DemoServer) -> DemoServer:
+        return demo_server_sequential
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ class Talk:
         self.screen.note(f"Connected to {self.given.server}, talking with {self.dialogue.persona}. /help tells more.")
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self.post, Interrupt())
+        loop.add_signal_handler(signal.SIGTERM, self.post, End())
         self.spawn(self._watch_file())
         self.spawn(self.fetch_stored())
         with Keyboard(self.post, self.screen.by_key) as self._keyboard:

@@ -94,7 +94,7 @@ async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]
         async with httpx.AsyncClient(timeout=timeout, trust_env=not server.is_local) as client:
             answer = await client.get(address, headers=server.headers)
     except httpx.HTTPError as error:
-        raise YapError(f"no list of personas from {address}: {error or type(error).__name__}") from None
+        raise YapError(f"no list of personas from {address}: {str(error) or type(error).__name__}") from None
     if answer.status_code != 200:
         raise YapError(f"no list of personas from {address}: it answered {answer.status_code}")
     try:
