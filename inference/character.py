@@ -188,7 +188,7 @@ class Casting:
             or (snapshot is None and before is not None and before.own_prompt),
         )
 
-    def renewed(self, character: Character) -> Character:
+    def renewed(self, character: Character, user_name: str | None) -> Character:
         """The same character after the catalogue changed: the new version of its persona, its own prompt kept."""
         old = character.snapshot
         new = self._catalogue.by_slug(old.slug) if old else None
@@ -202,7 +202,7 @@ class Casting:
             gender=None if new is not old else character.gender,
             personality=None if new is not old else character.personality,
         )
-        return self.character(fields, snapshot=new, before=character, tool_prompt=None, user_name=None)
+        return self.character(fields, snapshot=new, before=character, tool_prompt=None, user_name=user_name)
 
     def chat_ids(self, chat_prompt: str) -> tuple[int, ...]:
         """The ids of a persona's text. Raises ``chat_prompt_too_long``."""
@@ -238,7 +238,7 @@ class Casting:
             return ()
         limit = self.limits.chat_prompt
         too_long = ProtocolError(ErrorCode.CHAT_PROMPT_TOO_LONG, f"chat_prompt may have at most {limit} tokens")
-        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(ids := self.chat.text.encode(prompt.strip())) > limit:
+        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(ids := self.chat.system(prompt)) > limit:
             raise too_long
         return (*self.chat.before_system, *ids)
 
@@ -247,6 +247,6 @@ class Casting:
             return ()
         limit = self.limits.tool_prompt
         too_long = ProtocolError(ErrorCode.TOOL_PROMPT_TOO_LONG, f"tool_prompt may have at most {limit} tokens")
-        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(self._tool.text.encode(prompt.strip())) > limit:
+        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(self._tool.system(prompt)) > limit:
             raise too_long
         return tuple(self.transcript.system(prompt))

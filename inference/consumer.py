@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,12 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not type
                 place = await self._take_place(caller)
             except ProtocolError as refusal:
                 await self._refuse(refusal)
+                return
+            except Exception as error:  # the database or Redis is away
+                reference = uuid.uuid4().hex[:12]
+                logger.error("connection not admitted, reference %s", reference, exc_info=error)
+                sorry = ProtocolError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side", reference=reference)
+                await self._refuse(sorry)
                 return
             session = Session(self._serving, caller, self.send_text, self.close)
             self._registry.add(session)

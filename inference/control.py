@@ -22,7 +22,7 @@ from django.db import close_old_connections
 from accounts.callers import Caller
 from inference.engines.base import EngineDead, EngineRole
 from inference.registry import Registry
-from inference.session import Serving
+from inference.session import Serving, Session
 from inference.warming import prime
 from personas.snapshot import Catalogue
 
@@ -124,12 +124,15 @@ class Control:
         if not callers:
             return
         fresh = await self._read(lambda: {caller: self._source.caller(caller) for caller in callers})
+        revoked: list[Session] = []
         for session in self._registry:
             caller = fresh.get(session.caller, session.caller)
             if caller is None:
-                await session.revoke()
+                revoked.append(session)
             elif caller is not session.caller and caller != session.caller:
                 session.govern(caller)
+        # Side by side: a client that takes no frames shall not keep the others connected.
+        await asyncio.gather(*(session.revoke() for session in revoked))
 
     async def _refresh_catalogue(self) -> None:
         casting = self._serving.casting

@@ -27,11 +27,10 @@ class Line:
     user: str | None
     reply: str
 
-    def same_as(self, other: Line) -> bool:
-        """Equal but for white space, which line-based clients cannot keep."""
-        return self == other or (
-            _squeezed(self.user) == _squeezed(other.user) and _squeezed(self.reply) == _squeezed(other.reply)
-        )
+    @property
+    def key(self) -> tuple[str | None, str]:
+        """What two equal lines share: everything but white space, which line-based clients cannot keep."""
+        return None if self.user is None else _squeezed(self.user), _squeezed(self.reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ class ExchangeFormat(Protocol):
         ...
 
 
-def _squeezed(text: str | None) -> str | None:
-    return None if text is None else " ".join(text.split())
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def parse_history_text(text: str) -> tuple[Line, ...]:
@@ -127,11 +126,22 @@ class History:
 
     def replace(self, lines: Sequence[Line]) -> None:
         """Take a client's own record. Where it equals ours, our ids stay; only what differs is encoded."""
-        start, same = self._alignment(lines)
-        known = {(_squeezed(e.line.user), _squeezed(e.line.reply)): e for e in self._exchanges}
-        kept = self._exchanges[:same]
-        for line in lines[start + same :]:
-            kept.append(known.get((_squeezed(line.user), _squeezed(line.reply))) or self._form.encode_line(line))
+        lines = lines[-self._max_tokens :] if self._max_tokens else ()  # each takes a token at least
+        ours, theirs = [exchange.line.key for exchange in self._exchanges], [line.key for line in lines]
+        start, same = self._alignment(ours, theirs)
+        known = dict(zip(ours, self._exchanges, strict=True))
+        kept: list[Exchange] = []
+        room = self._max_tokens
+        for index in range(len(lines) - 1, start - 1, -1):
+            if index < start + same:
+                exchange = self._exchanges[index - start]
+            else:
+                exchange = known.get(theirs[index]) or self._form.encode_line(lines[index])
+            kept.append(exchange)
+            room -= len(self._form.exchange(exchange, first=False))
+            if room < 0:  # what is older would be trimmed in any case, so it need not be encoded
+                break
+        kept.reverse()
         if same == len(self._exchanges) == len(kept):
             return
         self._trimmed = self._trimmed and same > 0
@@ -146,20 +156,20 @@ class History:
         last = self._exchanges[-1]
         line = replace(last.line, reply=last.line.reply[:heard])
         encoded = self._form.encode_line(line)
-        # The user's ids stay as the engine saw them; the reply keeps its own ids as far as they agree.
+        # The user's ids stay as the engine saw them.
         self._exchanges[-1] = Exchange(line, last.user_ids, encoded.reply_ids)
         self._rebuild()
 
-    def _alignment(self, lines: Sequence[Line]) -> tuple[int, int]:
+    def _alignment(self, ours: Sequence[object], theirs: Sequence[object]) -> tuple[int, int]:
         """(first line of theirs that meets our first exchange, how many exchanges are equal from there).
 
         A record that was trimmed begins somewhere inside the client's; one that was not begins where theirs begins.
         """
         best = (0, 0)
-        for start in range(len(lines) if self._trimmed else min(1, len(lines))):
+        for start in range(len(theirs) if self._trimmed else min(1, len(theirs))):
             same = 0
-            for exchange, line in zip(self._exchanges, lines[start:], strict=False):
-                if not exchange.line.same_as(line):
+            for mine, other in zip(ours, theirs[start : start + len(ours)], strict=False):
+                if mine != other:
                     break
                 same += 1
             if same and same >= best[1]:

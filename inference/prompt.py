@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _MARK = "\ue000"  # a private-use character: no template has it, and trimming filters leave it alone
 # Three user turns, so that neither the first nor the last is mistaken for the rule.
 _CONVERSATION = ("user", "assistant", "user", "assistant", "user")
+_BLANKS = ("▁", "Ġ")  # how vocabularies spell one
 # What stands in for the user where a template cannot begin with the assistant.
 NEUTRAL_OPENING = "…"
 
@@ -47,6 +48,20 @@ class TextEncoder:
             self._backend.no_truncation()
             self._backend.no_padding()
             self._backend.encode_special_tokens = True
+        # Tokenizers in the manner of SentencePiece put a blank before a text. All that is encoded here stands in the
+        # middle of one: it is encoded behind a line break, whose ids are taken off again.
+        first = tokenizer.convert_ids_to_tokens(self._plain("a"))[0]
+        self._break = self._plain("\n") if str(first)[:1] in _BLANKS else []
+
+    def template(self, text: str, *, first: bool = False) -> list[int]:
+        """Ids of template text, control tokens recognised; ``first``: it begins the prompt."""
+        if not text:
+            return []
+        if not first and self._break:
+            ids = list(self._tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])
+            if ids[: len(self._break)] == self._break:
+                return ids[len(self._break) :]
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; none of them is special or added."""
@@ -78,6 +93,13 @@ class TextEncoder:
         return str(self._tokenizer.decode(list(ids)))
 
     def _encode(self, text: str) -> list[int]:
+        if self._break:
+            ids = self._plain(f"\n{text}")
+            if ids[: len(self._break)] == self._break:
+                return ids[len(self._break) :]
+        return self._plain(text)
+
+    def _plain(self, text: str) -> list[int]:
         if self._backend is not None:
             return list(self._backend.encode(text, add_special_tokens=False).ids)
         return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
@@ -99,24 +121,44 @@ class ChatFormat:
         segments = self._with_system() or self._without_system()
         if segments is None:
             raise TemplateError("the model's chat template cannot be taken apart into system, user and assistant")
-        self.before_system, self.first_user, self.next_user, self.after_user = map(self._fixed, segments)
+        before_system, first_user, next_user, before_reply, after_user = segments
+        # A blank that a template puts before a content belongs to the content's first token.
+        before_system, self._system_lead = _without_blank(before_system)
+        if first_user[-1:] == next_user[-1:] == " ":
+            first_user, next_user = first_user[:-1], next_user[:-1]
+            self.user_lead = " "
+        else:
+            self.user_lead = ""
+        self._reply_lead = " " if before_reply == f"{after_user} " else ""
+        self.before_system = self.text.template(before_system, first=True)
+        self.first_user, self.next_user, self.after_user = map(self.text.template, (first_user, next_user, after_user))
         silent = self._silent_segments()
-        opening = [*self.text.encode(NEUTRAL_OPENING), *self.after_user]
+        opening = [*self.text.encode(self.user_lead + NEUTRAL_OPENING), *self.after_user]
         if silent is None:
             self.first_silent = [*self.first_user, *opening]
             self.next_silent = [*self.next_user, *opening]
         else:
-            self.first_silent, self.next_silent = map(self._fixed, silent)
+            self.first_silent, self.next_silent = map(self.text.template, silent)
 
     # -- what a session asks -----------------------------------------------------------------------
 
     def persona(self, chat_prompt: str) -> list[int]:
         """The ids that begin every prompt of a persona: system text and all before it."""
-        return [*self.before_system, *self.text.encode(chat_prompt.strip())]
+        return [*self.before_system, *self.system(chat_prompt)]
+
+    def system(self, chat_prompt: str) -> list[int]:
+        """The contents of the system text alone."""
+        return self.text.encode(self._system_lead + chat_prompt.strip())
 
     def user(self, utterance: str) -> list[int]:
         """The contents of one user turn, at most ``utterance_max_tokens``."""
-        return self.text.encode_start(utterance.strip(), self._utterance_max)
+        return self.text.encode_start(self.user_lead + utterance.strip(), self._utterance_max)
+
+    def reply(self, text: str) -> list[int]:
+        """The contents of one reply that was not generated here."""
+        if self._reply_lead and text and not text.startswith(" "):
+            text = self._reply_lead + text
+        return self.text.encode_start(text, self._reply_max)
 
     def turn(self, user_ids: Sequence[int] | None, *, first: bool) -> list[int]:
         """What a turn appends to the record before the model speaks; None lets the character speak first."""
@@ -128,7 +170,7 @@ class ChatFormat:
 
     def encode_line(self, line: Line) -> Exchange:
         user_ids = [] if line.user is None else self.user(line.user)
-        return Exchange(line, user_ids, self.text.encode_start(line.reply, self._reply_max))
+        return Exchange(line, user_ids, self.reply(line.reply))
 
     def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
         user_ids = None if exchange.line.user is None else exchange.user_ids
@@ -163,15 +205,16 @@ class ChatFormat:
             parts.append(before)
         return None if _MARK in rendered else [*parts, rendered]
 
-    def _with_system(self) -> tuple[str, str, str, str] | None:
+    def _with_system(self) -> tuple[str, str, str, str, str] | None:
+        """The text before system, first user, next user and reply, and after the last user."""
         parts = self._split("system", *_CONVERSATION)
-        return None if parts is None else (parts[0], parts[1], parts[5], parts[6])
+        return None if parts is None else (parts[0], parts[1], parts[5], parts[4], parts[6])
 
-    def _without_system(self) -> tuple[str, str, str, str] | None:
+    def _without_system(self) -> tuple[str, str, str, str, str] | None:
         """Templates without a system role, or that move it to the last turn: the persona opens the first user
         message."""
         parts = self._split(*_CONVERSATION)
-        return None if parts is None else (parts[0], "\n\n", parts[4], parts[5])
+        return None if parts is None else (parts[0], "\n\n", parts[4], parts[3], parts[5])
 
     def _silent_segments(self) -> tuple[str, str] | None:
         """(before the first word of a character that speaks first, between two such replies), or None."""
@@ -181,9 +224,9 @@ class ChatFormat:
             return None
         return start[1], parts[2]
 
-    def _fixed(self, text: str) -> list[int]:
-        """Template text to ids, control tokens recognised."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+def _without_blank(text: str) -> tuple[str, str]:
+    return (text[:-1], " ") if text.endswith(" ") else (text, "")
 
 
 class TranscriptFormat:
@@ -198,7 +241,8 @@ class TranscriptFormat:
 
     def system(self, tool_prompt: str) -> list[int]:
         """The ids that begin every decision: the tool prompt and the opening of its one user message."""
-        return [*self._chat.persona(tool_prompt), *self._chat.first_user]
+        chat = self._chat
+        return [*chat.persona(tool_prompt), *chat.first_user, *chat.text.encode(chat.user_lead)]
 
     def utterance(self, text: str) -> list[int]:
         """The line to decide on, and the end of the user message."""

@@ -6,7 +6,6 @@ the session's business.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -186,7 +185,9 @@ class Decoder:
         """
         if text is None:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "binary frames are not part of this protocol")
-        if len(text) > self.max_bytes or (len(text) * 4 > self.max_bytes and len(text.encode()) > self.max_bytes):
+        if len(text) > self.max_bytes or (
+            len(text) * 4 > self.max_bytes and len(text.encode(errors="surrogatepass")) > self.max_bytes
+        ):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"a message may have at most {self.max_bytes} bytes")
         word = text.strip() if len(text) < 64 else ""
         if word == self.cancel_sentinel:
@@ -316,12 +317,12 @@ def _blank_to_none(value: Any) -> Any:
 
 
 def _chat_prompt(fields: Mapping[str, Any]) -> str | None:
-    prompt = fields.get("chat_prompt")
+    prompt = _blank_to_none(fields.get("chat_prompt"))
     if prompt is None:
-        prompt = fields.get("persona_text")
+        prompt = _blank_to_none(fields.get("persona_text"))
     if prompt is not None and not isinstance(prompt, str):
         raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "chat_prompt must be a string")
-    return prompt if prompt and prompt.strip() else None
+    return prompt
 
 
 def _history(text: str) -> tuple[Line, ...]:
@@ -424,4 +425,3 @@ _SAMPLING_CODES = tuple(f"invalid_{key}" for key in SAMPLING_KEYS) + tuple(
     f"{key}_out_of_range" for key in SAMPLING_KEYS
 )
 ALL_ERROR_CODES: tuple[str, ...] = tuple(str(code) for code in ErrorCode) + _SAMPLING_CODES
-SESSION_ID_LOG = re.compile(r"[^\w.:-]")  # what a log line replaces in a session id

@@ -49,7 +49,8 @@ class SamplingRules:
         return replace(base or self.defaults, **dict(overrides))  # type: ignore[arg-type]
 
     def check(self, key: str, value: Any) -> float | int:
-        """One value as a number in its range, else :class:`SamplingError` (``invalid_<key>``, ``<key>_out_of_range``)."""
+        """One value as a number in its range. Raises :class:`SamplingError` with ``invalid_<key>`` or
+        ``<key>_out_of_range``."""
         number = _number(value)
         if number is None or (key in INTEGER_KEYS and number != int(number)):
             kind = "a whole number" if key in INTEGER_KEYS else "a number"

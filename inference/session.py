@@ -144,9 +144,11 @@ class Session:
         if self.state is SessionState.CLOSING:
             return
         self._active_at = time.monotonic()
+        request_id: str | None = None
         try:
             envelope = self._serving.decoder.open(text)
-            self._charge(envelope.kind, envelope.request_id)
+            request_id = envelope.request_id
+            self._charge(envelope.kind, request_id)
             await self._handle(self._serving.decoder.decode(envelope))
         except ProtocolError as error:
             self._serving.metrics.refused(error.code)
@@ -154,12 +156,16 @@ class Session:
             await self._send(error_frame(error))
         except EngineDead as dead:
             logger.error("%s engine unavailable: %s", self._name, dead)
-            await self._send(error_frame(ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable")))
-        except Exception:
-            reference = uuid.uuid4().hex[:12]
-            logger.exception("%s internal error, reference %s", self._name, reference)
-            sorry = ProtocolError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side", reference=reference)
-            await self._send(error_frame(sorry))
+            await self._send(error_frame(_unavailable(request_id)))
+        except Exception as error:
+            await self._send(error_frame(self._internal_error(error, request_id)))
+
+    def _internal_error(self, error: Exception, request_id: str | None) -> ProtocolError:
+        reference = uuid.uuid4().hex[:12]
+        logger.error("%s internal error, reference %s", self._name, reference, exc_info=error)
+        return ProtocolError(
+            ErrorCode.INTERNAL_ERROR, "something went wrong on our side", request_id=request_id, reference=reference
+        )
 
     def govern(self, caller: Caller) -> None:
         """The key's limits were changed: they hold from the next message on."""
@@ -291,7 +297,7 @@ class Session:
         chat = self._chat_engine()
         await self._check_admission()
         await self._stop_turn(barge_in=True)
-        self._become(self._serving.casting.renewed(self._character))
+        self._become(self._serving.casting.renewed(self._character, self._user_name))
         text = f"{self._policy.screen_checked_prefix} {message.analysis_text.strip()}".strip()
         self._run(self._plan(text, message.request_id, chat=chat, tool=False))
 
@@ -315,6 +321,7 @@ class Session:
             return
         wait = self._updates.take(time.monotonic())
         if wait > 0:
+            self._messages.give_back()
             raise ProtocolError(
                 ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=_whole_seconds(wait)
             )
@@ -328,7 +335,8 @@ class Session:
                 personality=character.personality,
             )
         )
-        self._warm([*character.chat_ids, *(self._history.ids if self._history else ())], None)
+        ids = [*character.chat_ids, *(self._history.ids if self._history else ())]
+        self._warm(ids, None, message.request_id)
 
     def _warm_persona(self, message: WarmPersona) -> None:
         self._chat_engine()
@@ -341,7 +349,7 @@ class Session:
             bytes=len(message.chat_prompt.encode()),
             request_id=message.request_id,
         )
-        self._warm([*self._serving.casting.chat_ids(prompt)], frame)
+        self._warm([*self._serving.casting.chat_ids(prompt)], frame, message.request_id)
 
     def _warm_history(self, message: WarmHistory) -> None:
         self._chat_engine()
@@ -353,7 +361,7 @@ class Session:
         frame = encode(
             "warmed", segment="history", bytes=len(message.history_text.encode()), request_id=message.request_id
         )
-        self._warm([*persona, *record.ids], frame)
+        self._warm([*persona, *record.ids], frame, message.request_id)
 
     # -- the character -----------------------------------------------------------------------------
 
@@ -374,7 +382,7 @@ class Session:
                     ErrorCode.MISSING_PERSONALITY, "a session's first start needs personality, or persona"
                 )
         if before is not None:
-            before = casting.renewed(before)
+            before = casting.renewed(before, user_name)
             if not fields and tool_prompt is None:
                 return before
             if fields.persona is None and (fields.gender or fields.personality):
@@ -473,6 +481,8 @@ class Session:
         return [*character.chat_ids, *record.ids, *form.turn(user_ids, first=not len(record))]
 
     def _run(self, turn: Turn) -> None:
+        if self.state is SessionState.CLOSING:  # while its ack was on its way
+            return
         self.state = SessionState.RUNNING
         self._turn = turn
         self._serving.metrics.turns_running.inc()
@@ -493,13 +503,13 @@ class Session:
 
     def _remember(self, turn: Turn) -> None:
         """After a turn, however it ended: the record gets what was said and what was delivered."""
-        delivered, reply, form = turn.delivered(), turn.reply, self._serving.casting.chat
+        delivered, form = turn.delivered(), self._serving.casting.chat
         if turn.ended_by in ("timeout", "error") and not delivered:
             return
         line = Line(turn.plan.utterance, delivered)
-        if reply is not None and form is not None and self._history is not None:
+        if form is not None and self._history is not None:
             user_ids = [] if turn.user_text is None else form.user(turn.user_text)
-            self._history.append(Exchange(line, user_ids, reply.shown_ids(form.text.encode)))
+            self._history.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
         if self._transcript is not None and self._serving.casting.transcript is not None:
             self._transcript.append(self._serving.casting.transcript.encode_line(line))
 
@@ -570,16 +580,19 @@ class Session:
 
     # -- warming -----------------------------------------------------------------------------------
 
-    def _warm(self, ids: list[int], frame: str | None) -> None:
+    def _warm(self, ids: list[int], frame: str | None, request_id: str | None) -> None:
         """Prime the prefix cache in the background; ``frame`` is sent when it is done."""
-        self._background(self._prime(ids, frame))
+        self._background(self._prime(ids, frame, request_id))
 
-    async def _prime(self, ids: list[int], frame: str | None) -> None:
+    async def _prime(self, ids: list[int], frame: str | None, request_id: str | None) -> None:
         try:
-            await prime(self._chat_engine(), ids)
+            if ids:  # a template may have nothing before the first word
+                await prime(self._chat_engine(), ids)
         except EngineDead as dead:
             logger.warning("%s could not warm: %s", self._name, dead)
-            frame = error_frame(ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable"))
+            frame = error_frame(_unavailable(request_id))
+        except Exception as error:
+            frame = error_frame(self._internal_error(error, request_id))
         if frame is not None:
             await self._send(frame)
 
@@ -603,6 +616,10 @@ class Session:
             self._background(self._finish(self._policy.close_idle))
             return
         self._idle_timer = asyncio.get_running_loop().call_later(left, self._watch_idle)
+
+
+def _unavailable(request_id: str | None) -> ProtocolError:
+    return ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable", request_id=request_id)
 
 
 def _ack_chat_prompt(request_id: str | None, **fields: Any) -> str:

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,15 @@ class Turn:
         """The text that the client was sent."""
         return self._outbox.sent()
 
+    def delivered_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
+        """The ids of what was delivered: those generated, as far as they spell it, the rest by ``encode``."""
+        text, reply = self.delivered(), self.reply
+        if reply is None:
+            return encode(text)
+        if self.ended_by in ("stop", "length"):  # a style may have changed the text; the engine keeps its own
+            return reply.shown_ids(encode)
+        return reply.ids_of(text, encode) if reply.shown().startswith(text) else encode(text)
+
     @property
     def total_ms(self) -> float:
         return _ms((self._ended or time.perf_counter()) - self._started)
@@ -149,6 +158,7 @@ class Turn:
             await self._send(self.frames.final(self.delivered()))
         else:
             self.error_code = str(error[0])
+            await self._outbox.flush()  # what is still gathered was generated in time
             await self._send(self.frames.error(error[0], error[1], **error[2]))
         self.done_sent = True
         await self._send(self.frames.done(self.usage()))
@@ -171,8 +181,17 @@ class Turn:
 
     async def _decide_beside_the_reply(self) -> None:
         """Both engines at once: the reply is held until the decision is no; after a yes it begins anew."""
-        held: list[str] = []
         decided = _Decision(self)
+        try:
+            if await self._hold_until_told(decided):
+                await self._announce(await decided.calls())
+                await self._answer(self._reply().stream())
+        finally:
+            await decided.close()
+
+    async def _hold_until_told(self, decided: _Decision) -> bool:
+        """True after a yes, the reply aborted; after a no the reply has been given."""
+        held: list[str] = []
         pieces = self._reply().stream()
         waiting: asyncio.Task[str | None] | None = None
         try:
@@ -198,16 +217,11 @@ class Turn:
                     piece, waiting = await waiting, None
                     await self._say(piece or "")
                 await self._answer(pieces)
-                return
+            return said_yes
         finally:
             if waiting is not None:
                 await _ended(waiting)
             await pieces.aclose()
-            if not decided.said_yes:
-                await decided.close()
-        calls = await decided.calls()
-        await self._announce(calls)
-        await self._answer(self._reply().stream())
 
     async def _announce(self, calls: list[dict[str, Any]]) -> None:
         self.tool = bool(calls)
@@ -322,9 +336,18 @@ async def _next(pieces: AsyncGenerator[str, None]) -> str | None:
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel ``task`` and wait until it is over. A cancellation of the waiting itself is raised after that."""
     task.cancel()
-    with suppress(asyncio.CancelledError, EngineDead):
-        await task
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as again:
+            cancelled = again
+    if not task.cancelled():
+        task.exception()  # looked at: it ended with what is being left anyway
+    if cancelled is not None:
+        raise cancelled
 
 
 def _ms(seconds: float) -> float:

@@ -70,7 +70,7 @@ class HealthView(APIView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    @extend_schema(responses=_Health, auth=[])
+    @extend_schema(responses=_Health, auth=[])  # type: ignore[untyped-decorator]  # drf_spectacular is not followed
     def get(self, request: Request) -> Response:
         """Alive."""
         return Response({"status": "ok"})
@@ -82,7 +82,9 @@ class ReadyView(APIView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    @extend_schema(responses={200: _Health, 503: OpenApiResponse(_NotReady, "starting, dead or draining")}, auth=[])
+    @extend_schema(  # type: ignore[untyped-decorator]
+        responses={200: _Health, 503: OpenApiResponse(_NotReady, "starting, dead or draining")}, auth=[]
+    )
     def get(self, request: Request) -> Response:
         """Ready for conversations."""
         facts = facts_of(request)
@@ -98,7 +100,7 @@ class ReadyView(APIView):
 class StatusView(APIView):
     """How the server is doing, for a client with a key."""
 
-    @extend_schema(
+    @extend_schema(  # type: ignore[untyped-decorator]
         responses=inline_serializer(
             "Status",
             {

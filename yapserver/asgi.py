@@ -89,4 +89,4 @@ application.house.start_building()
 if "daphne.server" in sys.modules:
     from twisted.internet import reactor
 
-    reactor.callWhenRunning(application.house.start)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(application.house.start)

@@ -35,7 +35,7 @@ class _Producer:
 
         self.stalled, self.piled_up = True, 0
         if self._timer is None:
-            self._timer = reactor.callLater(MAX_STALLED_S, self.cut_off)  # type: ignore[attr-defined]
+            self._timer = reactor.callLater(MAX_STALLED_S, self.cut_off)
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
         self.stalled = False
