@@ -78,6 +78,10 @@ class _Slot:
         log("%s engine %s%s", self.spec.role, state, f": {reason}" if reason else "")
 
     @property
+    def answers(self) -> bool:
+        return self.state is EngineState.READY and self.engine is not None and self.engine.alive
+
+    @property
     def name(self) -> str:
         return f"{self.spec.role}-{self.generation}"
 
@@ -116,7 +120,7 @@ class EngineService:
     @property
     def ready(self) -> bool:
         """Whether every deployed engine answers."""
-        return all(slot.state is EngineState.READY for slot in self._slots.values())
+        return all(slot.answers for slot in self._slots.values())
 
     @property
     def chat(self) -> Engine:
@@ -133,8 +137,9 @@ class EngineService:
         slot = self._slots.get(role)
         if slot is None:
             raise EngineDead(f"no {role} engine is deployed")
-        if slot.state is not EngineState.READY or slot.engine is None or not slot.engine.alive:
-            raise EngineDead(f"the {role} engine is {slot.state}{f': {slot.reason}' if slot.reason else ''}")
+        if slot.engine is None or not slot.answers:
+            state = EngineState.DEAD if slot.state is EngineState.READY else slot.state
+            raise EngineDead(f"the {role} engine is {state}{f': {slot.reason}' if slot.reason else ''}")
         return slot.engine
 
     def deployed(self, role: EngineRole) -> bool:
@@ -147,7 +152,7 @@ class EngineService:
         waits = [
             slot.build_s - (time.monotonic() - slot.entered if slot.generation else 0.0)
             for slot in self._slots.values()
-            if slot.state is not EngineState.READY
+            if not slot.answers
         ]
         return max(1, math.ceil(sum(max(wait, 1.0) for wait in waits)))
 
@@ -166,7 +171,7 @@ class EngineService:
                 "rebuilds": slot.generation - 1 if slot.generation else 0,
                 **(slot.engine.facts() if slot.engine is not None else {}),
             }
-            if slot.engine is not None and slot.state is EngineState.READY:
+            if slot.engine is not None and slot.answers:
                 told[role.value]["stats"] = dict(slot.engine.stats())
         return told
 
@@ -230,7 +235,7 @@ class EngineService:
         self.start_building()
         assert self._built is not None
         try:
-            await asyncio.shield(asyncio.wrap_future(self._built))
+            await _outcome(self._built)
             for slot in self._slots.values():
                 await self._warm(slot)
         except Exception as error:
@@ -275,7 +280,7 @@ class EngineService:
     async def _watch(self) -> None:
         while True:
             for role, slot in self._slots.items():
-                if slot.state is EngineState.READY and slot.engine is not None and not slot.engine.alive:
+                if slot.state is EngineState.READY and not slot.answers:
                     slot.failures = 0 if time.monotonic() - slot.entered > HEALTHY_S else slot.failures
                     slot.enter(EngineState.DEAD, "its process died")
                     self._rebuilds[role] = asyncio.create_task(self._replace(slot), name=f"rebuild {role}")
@@ -371,6 +376,14 @@ def vllm_service(
     from inference.engines.vllm_engine import build
 
     return EngineService(specs, build, keeper=Keeper(checkout), warm_prompts=warm_prompts)
+
+
+async def _outcome(future: Future[None]) -> None:
+    """What a thread's work comes to. A reader that gives up leaves it alone, and nobody has to ask for its error."""
+    here = asyncio.wrap_future(future)
+    here.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({here})
+    here.result()
 
 
 async def _run(engine: Engine, request: GenerationRequest) -> None:
