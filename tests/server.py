@@ -1,0 +1,208 @@
+"""Real servers for tests: a process on a free port with a run folder of its own, and nothing left of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from yapserver.env import Environment
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+MODELS = CHECKOUT / ".models"
+TINY = MODELS / "tiny-random-llama"
+TINY_ENV = {
+    "CHAT_MODEL": str(TINY), "TOOL_MODEL": str(TINY), "CHAT_MAX_LEN": "4096", "CHAT_MAX_OUT": "400",
+    "CHAT_PROMPT_MAX_TOKENS": "500", "HISTORY_MAX_TOKENS": "2000", "TOOL_MAX_LEN": "2048",
+}  # fmt: skip
+READY_S = 240.0
+MANAGE = (sys.executable, str(CHECKOUT / "manage.py"))
+_MARK = "YAP_TEST_SERVER"
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without a server's settings, and then these."""
+    ours = {*Environment.model_fields, "DJANGO_SETTINGS_MODULE"}
+    return {name: value for name, value in os.environ.items() if name not in ours} | variables
+
+
+class YapServer:
+    """One server. ``command`` is what serves (``{port}`` is filled in), ``variables`` its settings.
+
+    ``processes()`` is every process that it started, engines included, found by a mark in their environment and not by
+    what the product knows of them.
+    """
+
+    api_key = "kQ4wX9vTn2LmR7pZc5sB"
+
+    def __init__(self, run_dir: Path, command: Sequence[str] = (*MANAGE, "serve"), **variables: str) -> None:
+        self.run_dir = run_dir
+        self.log = run_dir / "server.log"
+        self.port = _free_port()
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
+        self.ready_after_s: float | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._mark = uuid.uuid4().hex
+        self._command = [part.format(port=self.port) for part in command]
+        self.env = clean_environment(
+            **{
+                "RUN_DIR": str(run_dir),
+                "HOST": "127.0.0.1",
+                "PORT": str(self.port),
+                "TEXT_API_KEY": self.api_key,
+                "TOOL_HARD_TIMEOUT_MS": "-1",
+                "PYTHONUNBUFFERED": "1",
+                _MARK: self._mark,
+                **variables,
+            }
+        )
+        run_dir.mkdir(parents=True, exist_ok=True)
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    def manage(self, *arguments: str) -> str:
+        """What a management command prints, run with this server's settings."""
+        done = subprocess.run(
+            [*MANAGE, *arguments], env=self.env, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, f"manage.py {arguments[0]} failed: {done.stderr}"
+        return done.stdout.strip()
+
+    def spawn(self) -> YapServer:
+        """Start the process; returns at once."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self.env, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self._spawned = time.monotonic()
+        return self
+
+    def start(self, deadline_s: float = READY_S) -> YapServer:
+        """Start, and wait until it is ready."""
+        self.spawn()
+        self.wait_ready(deadline_s)
+        return self
+
+    def wait_ready(self, deadline_s: float = READY_S) -> float:
+        """Seconds until ``/readyz`` says 200. Fails at once, with the log's end, where the process dies."""
+        began = time.monotonic()
+        while (status := self.http("/readyz", key=None)[0]) != 200:
+            if self.process is None or self.process.poll() is not None:
+                raise AssertionError(f"the server died while starting:\n{self.tail()}")
+            if time.monotonic() - began > deadline_s:
+                raise AssertionError(f"not ready after {deadline_s:g} s (last status {status}):\n{self.tail()}")
+            time.sleep(0.1)
+        if self.ready_after_s is None:
+            self.ready_after_s = time.monotonic() - self._spawned
+        return time.monotonic() - began
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def http(self, path: str, *, key: str | None = api_key, timeout: float = 10.0) -> tuple[int, Any]:
+        """Status and JSON body (text where it is none) of a GET; status 0 where nobody answers."""
+        request = urllib.request.Request(self.origin + path, headers={} if key is None else {"X-API-Key": key})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, _body(answer.read())
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code, _body(refusal.read())
+        except OSError:
+            return 0, None
+
+    def status(self) -> dict[str, Any]:
+        """The body of ``/status``."""
+        code, body = self.http("/status")
+        assert code == 200, f"/status said {code}: {body}"
+        answer: dict[str, Any] = body
+        return answer
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    def processes(self) -> list[int]:
+        """Process ids of the server and of everything it started that still runs."""
+        wanted = f"{_MARK}={self._mark}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    if wanted in (entry / "environ").read_bytes().split(b"\0") and _state(entry) != "Z":
+                        found.append(int(entry.name))
+        return found
+
+    def engine_processes(self) -> list[int]:
+        """Process ids of the engines (they rename themselves)."""
+        return [pid for pid in self.processes() if _title(pid).startswith(("VLLM::", "VLLM:"))]
+
+    def resident_bytes(self) -> int:
+        """Memory of the serving process."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server's own process."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, deadline_s: float = 60.0) -> int:
+        """The exit status."""
+        assert self.process is not None
+        return self.process.wait(deadline_s)
+
+    def stop(self) -> None:
+        """End it: kindly, then not, and with it every process it started. Idempotent."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(40)
+        until = time.monotonic() + 10
+        while (left := self.processes()) and time.monotonic() < until:
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.process is not None:
+                self.process.poll()
+            time.sleep(0.05)
+        if self.process is not None:
+            self.process.wait(10)
+
+
+def _free_port() -> int:
+    from tests.servers import free_port  # a pytest plugin: pytest wants to be the first to import it
+
+    return free_port()
+
+
+def _body(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode(errors="replace")
+
+
+def _state(entry: Path) -> str:
+    return (entry / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,22 @@
+"""The project's settings for a test run: nothing of the shell's, and nothing written into the checkout."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+from yapserver.env import Environment
+
+for _name in Environment.model_fields:
+    os.environ.pop(_name, None)
+_folder = tempfile.mkdtemp(prefix="yap-tests-")
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ |= {"RUN_DIR": _folder, "TEXT_API_KEY": "hV7tq2mLr9wZc4nBd8fK"}
+
+from yapserver.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# What tests start as processes of their own serves with the project's settings.
+os.environ["DJANGO_SETTINGS_MODULE"] = "yapserver.settings"
