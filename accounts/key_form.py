@@ -37,7 +37,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
     allowed_personas: forms.ModelMultipleChoiceField = forms.ModelMultipleChoiceField(  # type: ignore[type-arg]
         queryset=None,
         required=False,
-        label="personas",
+        label="Personas",
         widget=UnfoldAdminSelect2MultipleWidget,
         help_text="What this key may use. Empty: every enabled persona.",
     )

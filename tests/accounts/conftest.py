@@ -40,9 +40,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def _quick(settings: Settings) -> None:
-    """Hashing passwords well takes a quarter of a second, which is not what is tested here."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def _fresh(settings: Settings) -> None:
+    """No attempts of other tests, and no middleware that looks at every static file for every new client."""
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("whitenoise.")]
     cache.clear()
 
 

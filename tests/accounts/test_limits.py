@@ -22,6 +22,15 @@ def test_refused_events_take_no_slot() -> None:
     assert window.take(10.0) == 0.0
 
 
+def test_a_slot_given_back_is_free_at_once() -> None:
+    window = RollingWindow(Window(1, 10.0))
+    window.give_back()
+    assert window.take(0.0) == 0.0
+    window.give_back()
+    assert window.take(0.0) == 0.0
+    assert window.take(0.0) == 10.0
+
+
 def test_zero_switches_off() -> None:
     for off in (Window(0, 10.0), Window(1, 0.0)):
         window = RollingWindow(off)
