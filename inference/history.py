@@ -45,8 +45,8 @@ class Exchange:
 class ExchangeFormat(Protocol):
     """How exchanges become ids for one model."""
 
-    def encode_line(self, line: Line) -> Exchange:
-        """Encode the contents of one exchange."""
+    def encode_line(self, line: Line, *, first: bool) -> Exchange:
+        """Encode the contents of one exchange; ``first``: nothing was said before it."""
         ...
 
     def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
@@ -136,7 +136,7 @@ class History:
             if index < start + same:
                 exchange = self._exchanges[index - start]
             else:
-                exchange = known.get(theirs[index]) or self._form.encode_line(lines[index])
+                exchange = known.get(theirs[index]) or self._form.encode_line(lines[index], first=not index)
             kept.append(exchange)
             room -= len(self._form.exchange(exchange, first=False))
             if room < 0:  # what is older would be trimmed in any case, so it need not be encoded
@@ -155,7 +155,7 @@ class History:
             return
         last = self._exchanges[-1]
         line = replace(last.line, reply=last.line.reply[:heard])
-        encoded = self._form.encode_line(line)
+        encoded = self._form.encode_line(line, first=len(self._exchanges) == 1)
         # The user's ids stay as the engine saw them.
         self._exchanges[-1] = Exchange(line, last.user_ids, encoded.reply_ids)
         self._rebuild()

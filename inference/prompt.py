@@ -124,19 +124,15 @@ class ChatFormat:
         before_system, first_user, next_user, before_reply, after_user = segments
         # A blank that a template puts before a content belongs to the content's first token.
         before_system, self._system_lead = _without_blank(before_system)
-        if first_user[-1:] == next_user[-1:] == " ":
-            first_user, next_user = first_user[:-1], next_user[:-1]
-            self.user_lead = " "
-        else:
-            self.user_lead = ""
+        first_user, self.first_lead = _without_blank(first_user)
+        next_user, self._next_lead = _without_blank(next_user)
         self._reply_lead = " " if before_reply == f"{after_user} " else ""
         self.before_system = self.text.template(before_system, first=True)
         self.first_user, self.next_user, self.after_user = map(self.text.template, (first_user, next_user, after_user))
         silent = self._silent_segments()
-        opening = [*self.text.encode(self.user_lead + NEUTRAL_OPENING), *self.after_user]
         if silent is None:
-            self.first_silent = [*self.first_user, *opening]
-            self.next_silent = [*self.next_user, *opening]
+            self.first_silent = self.turn(self.user(NEUTRAL_OPENING, first=True), first=True)
+            self.next_silent = self.turn(self.user(NEUTRAL_OPENING), first=False)
         else:
             self.first_silent, self.next_silent = map(self.text.template, silent)
 
@@ -150,9 +146,10 @@ class ChatFormat:
         """The contents of the system text alone."""
         return self.text.encode(self._system_lead + chat_prompt.strip())
 
-    def user(self, utterance: str) -> list[int]:
-        """The contents of one user turn, at most ``utterance_max_tokens``."""
-        return self.text.encode_start(self.user_lead + utterance.strip(), self._utterance_max)
+    def user(self, utterance: str, *, first: bool = False) -> list[int]:
+        """The contents of one user turn, at most ``utterance_max_tokens``; ``first``: nothing was said before."""
+        lead = self.first_lead if first else self._next_lead
+        return self.text.encode_start(lead + utterance.strip(), self._utterance_max)
 
     def reply(self, text: str) -> list[int]:
         """The contents of one reply that was not generated here."""
@@ -168,8 +165,8 @@ class ChatFormat:
 
     # -- what the record asks (history.ExchangeFormat) ---------------------------------------------
 
-    def encode_line(self, line: Line) -> Exchange:
-        user_ids = [] if line.user is None else self.user(line.user)
+    def encode_line(self, line: Line, *, first: bool) -> Exchange:
+        user_ids = [] if line.user is None else self.user(line.user, first=first)
         return Exchange(line, user_ids, self.reply(line.reply))
 
     def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
@@ -222,7 +219,8 @@ class ChatFormat:
         parts = self._split("system", "assistant", "assistant")
         if start is None or parts is None or start[0] != parts[0] or not start[1]:
             return None
-        return start[1], parts[2]
+        # The last one opens a reply: it may hold more than what stands before a reply of the past.
+        return (start[1], parts[3]) if parts[3].startswith(parts[2]) else None
 
 
 def _without_blank(text: str) -> tuple[str, str]:
@@ -242,13 +240,13 @@ class TranscriptFormat:
     def system(self, tool_prompt: str) -> list[int]:
         """The ids that begin every decision: the tool prompt and the opening of its one user message."""
         chat = self._chat
-        return [*chat.persona(tool_prompt), *chat.first_user, *chat.text.encode(chat.user_lead)]
+        return [*chat.persona(tool_prompt), *chat.first_user, *chat.text.encode(chat.first_lead)]
 
     def utterance(self, text: str) -> list[int]:
         """The line to decide on, and the end of the user message."""
         return [*self._line("User", text, newline=False), *self._chat.after_user]
 
-    def encode_line(self, line: Line) -> Exchange:
+    def encode_line(self, line: Line, *, first: bool) -> Exchange:
         """See :class:`inference.history.ExchangeFormat`."""
         user_ids = [] if line.user is None else self._line("User", line.user)
         return Exchange(line, user_ids, self._line("Assistant", line.reply))

@@ -477,8 +477,9 @@ class Session:
         form, record = self._serving.casting.chat, self._history
         assert form is not None
         assert record is not None
-        user_ids = None if user_text is None else form.user(user_text)
-        return [*character.chat_ids, *record.ids, *form.turn(user_ids, first=not len(record))]
+        first = not len(record)
+        user_ids = None if user_text is None else form.user(user_text, first=first)
+        return [*character.chat_ids, *record.ids, *form.turn(user_ids, first=first)]
 
     def _run(self, turn: Turn) -> None:
         if self.state is SessionState.CLOSING:  # while its ack was on its way
@@ -508,10 +509,11 @@ class Session:
             return
         line = Line(turn.plan.utterance, delivered)
         if form is not None and self._history is not None:
-            user_ids = [] if turn.user_text is None else form.user(turn.user_text)
+            first = not len(self._history)
+            user_ids = [] if turn.user_text is None else form.user(turn.user_text, first=first)
             self._history.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
         if self._transcript is not None and self._serving.casting.transcript is not None:
-            self._transcript.append(self._serving.casting.transcript.encode_line(line))
+            self._transcript.append(self._serving.casting.transcript.encode_line(line, first=not len(self._transcript)))
 
     async def _stop_turn(self, *, heard: int | None = None, barge_in: bool = False) -> bool:
         """Cancel the running turn, if there is one, and send its ``done``. True when this ended it."""

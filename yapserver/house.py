@@ -180,7 +180,9 @@ class House:
         limits = self.serving.casting.limits
         if engine.role is EngineRole.TOOL:
             return Casting(None, form, limits).tool_warm_ids()
-        return [[*form.persona("You are a friendly character."), *form.turn(form.user("Hello"), first=True)]]
+        return [
+            [*form.persona("You are a friendly character."), *form.turn(form.user("Hello", first=True), first=True)]
+        ]
 
     async def _run(self) -> None:
         serving = self.serving
