@@ -101,6 +101,7 @@ class ScriptedServer:
 
     async def _refuse(self, line: ServerConnection, code: int, error: dict[str, Any]) -> None:
         await line.send(json.dumps({"type": "error", **error}))
+        await asyncio.sleep(0.01)  # another packet: the client is to wait for it
         await line.close(code)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from yapclient import Connection, ConnectionRefused, open_connection
@@ -37,47 +37,45 @@ async def run(server: DemoServer, name: str, *arguments: str, typed: str = "") -
 class EveryClient:
     """What each client is to do, whichever server it is."""
 
-    async def test_warmup(self, server: DemoServer) -> None:
-        done = await run(server, "warmup", "--double-ttfb", "Good", "morning!")
-        assert (done.status, done.err) == (0, "")
-        first, second = (done.out.splitlines()[at : at + 3] for at in (0, 3))
-        assert first[0].startswith("ACK ok session_id=cli-")
-        for ack, line, final in (first, second):
-            metrics = json.loads(line)
-            assert ack.startswith("ACK ok")
+    async def test_scripted_clients(self, server: DemoServer, tmp_path: Path) -> None:
+        # All at once: the engine makes more tokens a second together than one after the other.
+        result, picture = tmp_path / "result.json", tmp_path / "result.png"
+        files = ("--json", str(result), "--plot", str(picture))
+        runs = (
+            run(server, "warmup", "--double-ttfb", "Good", "morning!"),
+            run(server, "conversation", "--brief"),
+            run(server, "personality", "--switches", "2"),
+            run(server, "screen_analysis", "--allow-no"),
+            run(server, "bench", "-n", "2", "-c", "2", "--turns", "2", "--barge-in-share", "0.5", *files),
+        )
+        warmup, conversation, personality, screen_analysis, bench = done = await asyncio.gather(*runs)
+        assert [(each.status, each.err) for each in done] == [(0, "")] * 5, done
+        self.check_warmup(warmup.out.splitlines())
+        assert "ok   history is kept" in conversation.out
+        assert "ok   history is bounded" in conversation.out
+        assert personality.out.count("200 updated") == 2
+        assert personality.out.count("history intact") == 3
+        assert "toolcall " in screen_analysis.out
+        assert "ok   the followup was answered" in screen_analysis.out
+        assert bench.out.endswith(f"written: {result}\ndrawn: {picture}\n")
+        self.check_bench(json.loads(result.read_bytes())["summary"])
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+    def check_warmup(self, lines: list[str]) -> None:
+        """Two passes of three lines each, the second from the cache."""
+        for ack, measured, final in (lines[:3], lines[3:]):
+            metrics = json.loads(measured)
+            assert ack.startswith("ACK ok session_id=cli-")
             assert metrics["ok"]
             assert metrics["ttfb_toolcall_ms"] <= metrics["ttfb_ms"] <= metrics["total_ms"]
             assert metrics["chars"] == len(json.loads(final)["text"]) > 0
-        assert json.loads(second[1])["usage"]["cached_tokens"] > 0
+        assert json.loads(lines[4])["usage"]["cached_tokens"] > 0
 
-    async def test_conversation(self, server: DemoServer) -> None:
-        done = await run(server, "conversation", "--brief")
-        assert (done.status, done.err) == (0, ""), done.out
-        assert "ok   history is kept" in done.out
-        assert "ok   history is bounded" in done.out
-
-    async def test_personality(self, server: DemoServer) -> None:
-        done = await run(server, "personality", "--switches", "2")
-        assert (done.status, done.err) == (0, ""), done.out
-        assert done.out.count("200 updated") == 2
-        assert done.out.count("history intact") == 3
-
-    async def test_screen_analysis(self, server: DemoServer) -> None:
-        done = await run(server, "screen_analysis", "--allow-no")
-        assert (done.status, done.err) == (0, ""), done.out
-        assert "toolcall " in done.out
-        assert "ok   the followup was answered" in done.out
-
-    async def test_bench(self, server: DemoServer, tmp_path: Path) -> None:
-        result, picture = tmp_path / "result.json", tmp_path / "result.png"
-        files = ("--json", str(result), "--plot", str(picture))
-        done = await run(server, "bench", "-n", "2", "-c", "2", "--turns", "2", "--barge-in-share", "0.5", *files)
-        assert (done.status, done.err) == (0, ""), done.out
-        summary = json.loads(result.read_bytes())["summary"]
+    def check_bench(self, summary: dict[str, Any]) -> None:
+        """Every turn answered and every time measured."""
         assert summary["turns"]["ok"] == 4
         assert (summary["tokens_are"], summary["errors"], summary["refusals"]) == ("tokens", {}, {})
         assert {"first_token_ms", "first_sentence_ms", "tool_ms", "total_ms", "gap_ms"} <= summary["times"].keys()
-        assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
     async def test_live(self, server: DemoServer, tmp_path: Path) -> None:
         where = ("--server", server.ws_url, "--api-key", server.api_key)

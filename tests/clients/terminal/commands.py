@@ -62,7 +62,7 @@ async def list_personas(talk: Talk) -> None:
     if talk.stored:
         lines += [f"On {talk.given.server}:", *(f"  {persona.slug}: {persona}" for persona in talk.stored)]
     else:
-        lines.append(talk.stored_error or "The server keeps none.")
+        lines.append(talk.stored_error or f"{talk.given.server} keeps none.")
     talk.post(Note("\n".join(lines)))
 
 

@@ -79,6 +79,7 @@ def _why(error: OSError) -> str:
 
 
 async def _hang_up(connection: Connection) -> None:
+    await asyncio.wait({connection.reader}, timeout=1.0)  # the server closes after it has said why, with a code
     await connection.line.close()
     await connection.reader
 

@@ -86,7 +86,10 @@ class PersonaFile:
 
 
 async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]:
-    """The personas stored on the server, for its ``persona`` field. Raises :class:`YapError` where it gives none."""
+    """The personas stored on the server, for its ``persona`` field; none where it has no such list.
+
+    Raises :class:`YapError` where it refuses or cannot be understood.
+    """
     import httpx  # only this needs it, and it is slow to import
 
     address = server.http("/api/v1/personas/")
@@ -95,6 +98,8 @@ async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]
             answer = await client.get(address, headers=server.headers)
     except httpx.HTTPError as error:
         raise YapError(f"no list of personas from {address}: {str(error) or type(error).__name__}") from None
+    if answer.status_code == 404:
+        return []
     if answer.status_code != 200:
         raise YapError(f"no list of personas from {address}: it answered {answer.status_code}")
     try:
