@@ -29,6 +29,14 @@ class Facts:
     places: Places
     version: str
 
+    def state(self) -> str:
+        """One word: ``ready``, ``starting``, ``dead`` or ``draining``."""
+        if self.serving.draining:
+            return "draining"
+        if self.serving.ready:
+            return "ready"
+        return "dead" if self.serving.engines.failure else "starting"
+
     def readiness(self) -> tuple[bool, str]:
         """Whether conversations can begin, and why not."""
         if self.serving.draining:
@@ -91,10 +99,12 @@ class ReadyView(APIView):
         ready, reason = facts.readiness() if facts else (False, "this process runs no engines")
         if ready:
             return Response({"status": "ready"})
-        wait = facts.serving.engines.retry_in if facts else 5
-        return Response(
-            {"status": "not ready", "reason": reason, "retry_in": wait}, status=status.HTTP_503_SERVICE_UNAVAILABLE
+        state, wait = ("dead", 5) if facts is None else (facts.state(), facts.serving.engines.retry_in)
+        answer = Response(
+            {"status": state, "reason": reason, "retry_in": wait}, status=status.HTTP_503_SERVICE_UNAVAILABLE
         )
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # Django's mark: whoever asks, asks every second
+        return answer
 
 
 class StatusView(APIView):

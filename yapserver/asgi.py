@@ -89,4 +89,4 @@ application.house.start_building()
 if "daphne.server" in sys.modules:
     from twisted.internet import reactor
 
-    reactor.callWhenRunning(application.house.start)
+    reactor.callLater(0, application.house.start)  # callWhenRunning fires before the loop runs

@@ -28,6 +28,13 @@ class RedactKeys(logging.Filter):
         return True
 
 
+class ExpectedUnready(logging.Filter):
+    """``/readyz`` answers 503 once a second while the engines start: no error, and no line in the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503
+
+
 class CopyTruncateHandler(RotatingFileHandler):
     """Rotates by copying and truncating, because the engine processes hold the same file open as their stdout."""
 

@@ -132,6 +132,9 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+
 STATIC_URL = "static/"
 STATIC_ROOT = ENV.RUN_DIR / "static"
 STORAGES = {
@@ -176,7 +179,7 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name} {message}", "style": "{"}},
-    "filters": {"keys": {"()": "yapserver.logs.RedactKeys"}},
+    "filters": {"keys": {"()": "yapserver.logs.RedactKeys"}, "unready": {"()": "yapserver.logs.ExpectedUnready"}},
     "handlers": {
         "log": (
             {"class": "yapserver.logs.CopyTruncateHandler", "filename": str(ENV.LOG_FILE)}
@@ -188,6 +191,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["log"], "level": "INFO"},
     "loggers": {
         "django": {"level": "INFO", "propagate": True, "handlers": []},
+        "django.request": {"filters": ["unready"]},
         "django.server": {"level": "INFO", "propagate": True, "handlers": []},
         "daphne": {"level": "INFO"},
         "httpx": {"level": "WARNING"},

@@ -63,6 +63,6 @@ class Command(BaseCommand):
                 loop.add_signal_handler(number, on_signal)
 
         tasks: set[asyncio.Task[None]] = set()
-        reactor.callWhenRunning(install)
+        reactor.callLater(0, install)  # callWhenRunning fires before the loop runs
         logger.info("serving on %s:%d", options["host"], options["port"])
         server.run()
