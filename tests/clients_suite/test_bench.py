@@ -20,6 +20,7 @@ from yapclient import Persona, Server
 from tests.clients_suite.conftest import Serve
 from tests.clients_suite.running import KEY, run_client
 from tests.clients_suite.scripted_server import Script
+from tests.clients_suite.terminal_user import at_terminal
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2), st.integers(1, 99))
@@ -114,3 +115,17 @@ async def test_files_are_written_and_compared(serve: Serve, tmp_path: Path) -> N
     neither = await run_client("bench", "--compare", old, __file__)
     assert neither.status == 2
     assert neither.err == f"{__file__} is not a result file of this bench (bench.py --json writes one)\n"
+
+
+async def test_ctrl_c_shows_what_there_is(serve: Serve, tmp_path: Path) -> None:
+    server = await serve(Script(token_delay=0.005))
+    where = ("--server", server.url, "--api-key", "right-key")
+    async with at_terminal("bench", *where, "-n", "1000", cwd=tmp_path) as user:
+        await user.sees("2/1000")
+        user.presses("\x03")
+        assert await user.leaves() == 130
+        await user.sees("first token")
+        await user.sees("turns answered")
+        await user.sees("Stopped.")
+        assert "Traceback" not in user.text
+        assert "Warning" not in user.text

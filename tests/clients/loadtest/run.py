@@ -28,4 +28,10 @@ async def carry_out(plan: Plan, on_turn: Callable[[TurnRecord], None], on_sessio
             await Session(plan, number, origin, meant, on_turn).run()
         on_session()
 
-    await asyncio.gather(*(one(number, after) for number, after in enumerate(plan.arrivals())))
+    tasks = [asyncio.create_task(one(number, after)) for number, after in enumerate(plan.arrivals())]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # each hangs up before it ends
