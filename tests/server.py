@@ -98,11 +98,16 @@ class YapServer:
     def wait_ready(self, deadline_s: float = READY_S) -> float:
         """Seconds until ``/readyz`` says 200. Fails at once, with the log's end, where the process dies."""
         began = time.monotonic()
-        while (status := self.http("/readyz", key=None)[0]) != 200:
+        while True:
+            status, body = self.http("/readyz", key=None)
+            if status == 200:
+                break
             if self.process is None or self.process.poll() is not None:
                 raise AssertionError(f"the server died while starting:\n{self.tail()}")
+            if status and not any(word in body["reason"] for word in ("starting", "loading", "dead: its process")):
+                raise AssertionError(f"the server will not get ready: {body['reason']}")
             if time.monotonic() - began > deadline_s:
-                raise AssertionError(f"not ready after {deadline_s:g} s (last status {status}):\n{self.tail()}")
+                raise AssertionError(f"not ready after {deadline_s:g} s ({body}):\n{self.tail()}")
             time.sleep(0.1)
         if self.ready_after_s is None:
             self.ready_after_s = time.monotonic() - self._spawned

@@ -15,7 +15,10 @@ from websockets.exceptions import ConnectionClosed
 
 Frame = dict[str, Any]
 PATIENCE_S = 60.0
-HELLO: Frame = {"type": "start", "session_id": "s1", "gender": "female", "personality": "warm"}
+PROMPT = "You are Ada, a friendly lighthouse keeper who likes short answers."
+HELLO: Frame = {
+    "type": "start", "session_id": "s1", "gender": "female", "personality": "warm", "chat_prompt": PROMPT,
+}  # fmt: skip
 
 
 @dataclass
@@ -72,11 +75,14 @@ class Client:
         return frame
 
     async def until(self, kind: str, patience_s: float = PATIENCE_S) -> Answer:
-        """Everything up to and with the next frame of this type."""
+        """Everything up to and with the next frame of this type. An ``error`` that belongs to no turn is not waited
+        through."""
         answer = Answer()
         while not answer.frames or answer.frames[-1]["type"] != kind:
             answer.frames.append(await self.receive(patience_s))
             answer.times.append(time.perf_counter())
+            last = answer.frames[-1]
+            assert kind == "error" or last["type"] != "error" or "turn" in last, last
         return answer
 
     async def say(self, utterance: str | None = None, **fields: Any) -> Answer:
