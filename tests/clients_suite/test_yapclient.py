@@ -88,7 +88,7 @@ def test_fields_of_any_type_are_borne(kind: str, value: object) -> None:
     event = decode(json.dumps({**fields, "type": kind}), 0.0)
     for name, member in vars(type(event)).items():
         if isinstance(member, property):
-            assert not isinstance(getattr(event, name), type(NotImplemented))
+            assert isinstance(getattr(event, name), str | int | float | list | dict | None), name
 
 
 def test_times_are_of_whole_words_and_sentences() -> None:
@@ -134,7 +134,6 @@ async def test_barge_in_and_cancel(serve: Serve, bare: bool) -> None:
             if isinstance(event, Token):
                 break
         second = await yap.barge_in("Wait")
-        assert server.starts() == server.starts()[:1]  # nothing was awaited but the sending
         await first.finish()
         assert first.cancelled
         assert first.text.startswith("Hello")
