@@ -67,7 +67,7 @@ class Environment(BaseSettings):
     TOOL_PROMPT_MAX_TOKENS: Positive = Field(1450, description="a longer tool prompt is an error")
     HISTORY_MAX_TOKENS: Positive = Field(3000, description="a longer history loses its oldest whole turns")
     USER_UTT_MAX_TOKENS: Positive = Field(350, description="a longer utterance keeps its start")
-    TOOL_HISTORY_TOKENS: Positive = Field(1200, description="history the tool engine sees")
+    TOOL_HISTORY_TOKENS: NonNegative = Field(1200, description="history the tool engine sees")
     MAX_NUM_BATCHED_TOKENS_CHAT: Positive = Field(512, description="prefill chunk of the chat engine")
     MAX_NUM_BATCHED_TOKENS_TOOL: Positive = Field(256, description="prefill chunk of the tool engine")
 
@@ -136,6 +136,9 @@ class Environment(BaseSettings):
     )
     HOST: str = Field("127.0.0.1", description="address the server listens on")
     PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port the server listens on")
+    SERVER: Annotated[Literal["daphne", "uvicorn"], BeforeValidator(_lower)] = Field(
+        "daphne", description="the ASGI server; uvicorn spends less of the processor on a frame"
+    )
     DEBUG: bool = Field(False, description="Django's debug pages; never on a reachable host")
     SECRET_KEY: str | None = Field(
         None, description="Django's secret; empty makes one in `.run/`, readable by its owner"
