@@ -89,7 +89,8 @@ class _Slot:
 class EngineService:
     """Owns the deployed engines. ``factory`` builds one (blocking); ``keeper`` owns their processes (None: they have
     none); ``warm_prompts`` gives the prompts, as ids of an engine's tokenizer, whose prefixes shall be cached before
-    anyone asks; ``backoff`` is the first pause before another attempt, in seconds, doubled each time up to 30."""
+    anyone asks; ``backoff`` is the first pause before another attempt, in seconds, doubled each time up to 30;
+    ``patience`` is how long a rebuild may take, in seconds, or four times what the last one took."""
 
     def __init__(
         self,
@@ -99,12 +100,14 @@ class EngineService:
         keeper: Keeper | None = None,
         warm_prompts: WarmPrompts = lambda engine: (),
         backoff: float = 1.0,
+        patience: float = 180.0,
     ) -> None:
         self._slots = {spec.role: _Slot(spec) for spec in specs}
         self._factory = factory
         self._keeper = keeper
         self._warm_prompts = warm_prompts
         self._backoff = backoff
+        self._patience = patience
         self._built: Future[None] | None = None
         self._starting = threading.Lock()
         self._building = threading.Lock()
@@ -294,7 +297,7 @@ class EngineService:
             if slot.failures > 1:
                 await asyncio.sleep(min(self._backoff * 2 ** (slot.failures - 2), 30.0))
             try:
-                await asyncio.to_thread(self._build_alone, slot)
+                await self._build_in_time(slot)
                 await self._warm(slot)
             except ModelRefused:
                 break
@@ -305,6 +308,15 @@ class EngineService:
                 return
         self.failure = f"the {slot.spec.role} engine does not come back: {slot.reason}"
         logger.error("%s", self.failure)
+
+    async def _build_in_time(self, slot: _Slot) -> None:
+        """A build that hangs gives up once its processes are gone."""
+        until = time.monotonic() + max(self._patience, 4 * slot.build_s)
+        build = asyncio.create_task(asyncio.to_thread(self._build_alone, slot))
+        while not (await asyncio.wait({build}, timeout=WATCH_S))[0]:
+            if time.monotonic() > until:
+                await asyncio.to_thread(self._kill, slot)
+        build.result()
 
     def _build_alone(self, slot: _Slot) -> None:
         with self._building:

@@ -226,6 +226,45 @@ async def test_two_dead_engines_are_rebuilt_one_at_a_time(service: EngineService
     assert factory.most_at_once == 1
 
 
+class Processes(Keeper):
+    """Owns nothing; ``killed`` is set by the first kill."""
+
+    def __init__(self, killed: threading.Event) -> None:
+        super().__init__(".")
+        self.killed = killed
+
+    def start(self) -> None: ...
+
+    def kill(self, engine: str) -> int:
+        self.killed.set()
+        return 1
+
+    def kill_all(self) -> int:
+        return self.kill("")
+
+
+async def test_a_rebuild_that_hangs_loses_its_processes_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = threading.Event()
+    builds = 0
+
+    def build(spec: EngineSpec) -> OwnedEngine:
+        nonlocal builds
+        builds += 1
+        if builds == 2:
+            killed.clear()
+            assert killed.wait(10)
+            raise RuntimeError("its processes are gone")
+        return FakeEngine(spec.role)
+
+    monkeypatch.setattr("inference.engines.service.WATCH_S", 0.02)
+    service = EngineService([CHAT], build, keeper=Processes(killed), backoff=0.01, patience=0.05)
+    await service.ensure_running()
+    service.chat.die()  # type: ignore[attr-defined]
+    await until(lambda: service.ready)
+    assert builds == 3
+    await service.aclose()
+
+
 # -- ending --------------------------------------------------------------------------------------------------------
 
 
@@ -372,7 +411,12 @@ def _runs(pid: int) -> bool:
 # -- the real engine -----------------------------------------------------------------------------------------------
 
 
+# vLLM leaves sockets and files of a dead engine to the garbage collector, which says so; that is not ours to mend.
+foreign_leaks = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.mark.engine
+@foreign_leaks
 @linux
 @pytest.mark.parametrize("victim", ["EngineCore", "Worker"])
 async def test_a_killed_engine_process_is_noticed_and_replaced(victim: str) -> None:
@@ -383,7 +427,7 @@ async def test_a_killed_engine_process_is_noticed_and_replaced(victim: str) -> N
         before = {pid: _title(pid) for pid in service._keeper.processes("chat-1")}
         os.kill(next(pid for pid, title in before.items() if victim in title), signal.SIGKILL)
         assert await until(lambda: not service.ready) < 2
-        await until(lambda: service.ready, 120)
+        await until(lambda: service.ready, 240)
         assert not set(before) & set(service._keeper.processes("chat-2"))
         assert service._keeper.processes("chat-1") == []
     finally:
@@ -410,6 +454,7 @@ REAL_SERVER = """
 
 
 @pytest.mark.engine
+@foreign_leaks
 @linux
 async def test_a_killed_server_leaves_no_engine_process_for_ten_seconds(tmp_path: Path) -> None:
     process = _real_server(tmp_path)
