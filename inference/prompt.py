@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from inference.history import Exchange, Line, flatten
+from inference.tool_call import split_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,8 +110,7 @@ class ChatFormat:
     """One model's chat template as ids: what stands before, between and after the contents.
 
     A prompt is ``persona ids + exchanges + the new turn``. An exchange's own end tokens belong to the opening of the
-    next
-    one, so a record only ever grows at its end.
+    next one, so a record only ever grows at its end.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, utterance_max_tokens: int = 350) -> None:
@@ -125,7 +125,7 @@ class ChatFormat:
         # A blank that a template puts before a content belongs to the content's first token.
         before_system, self._system_lead = _without_blank(before_system)
         first_user, self.first_lead = _without_blank(first_user)
-        next_user, self._next_lead = _without_blank(next_user)
+        next_user, self.next_lead = _without_blank(next_user)
         self._reply_lead = " " if before_reply == f"{after_user} " else ""
         self.before_system = self.text.template(before_system, first=True)
         self.first_user, self.next_user, self.after_user = map(self.text.template, (first_user, next_user, after_user))
@@ -148,7 +148,7 @@ class ChatFormat:
 
     def user(self, utterance: str, *, first: bool = False) -> list[int]:
         """The contents of one user turn, at most ``utterance_max_tokens``; ``first``: nothing was said before."""
-        lead = self.first_lead if first else self._next_lead
+        lead = self.first_lead if first else self.next_lead
         return self.text.encode_start(lead + utterance.strip(), self._utterance_max)
 
     def reply(self, text: str) -> list[int]:
@@ -238,9 +238,17 @@ class TranscriptFormat:
         self._limit = utterance_max_tokens
 
     def system(self, tool_prompt: str) -> list[int]:
-        """The ids that begin every decision: the tool prompt and the opening of its one user message."""
+        """The ids that begin every decision: the tool prompt, its examples as turns, the user's opening."""
         chat = self._chat
-        return [*chat.persona(tool_prompt), *chat.first_user, *chat.text.encode(chat.first_lead)]
+        instructions, examples = split_examples(tool_prompt)
+        ids = chat.persona(instructions)
+        for number, line in enumerate(examples):
+            first = number == 0
+            example = chat.encode_line(Line(f"User: {line.user or ''}", line.reply), first=first)
+            ids += chat.exchange(example, first=first)
+        if examples:
+            return [*ids, *chat.next_user, *chat.text.encode(chat.next_lead)]
+        return [*ids, *chat.first_user, *chat.text.encode(chat.first_lead)]
 
     def utterance(self, text: str) -> list[int]:
         """The line to decide on, and the end of the user message."""

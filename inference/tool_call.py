@@ -12,28 +12,53 @@ from typing import Any
 
 import orjson
 
-DEFAULT_TOOL_PROMPT = """\
-You decide whether answering the last user message needs a look at the user's screen.
-Answer with a JSON list and nothing else.
-If the user asks you to look at, see, check or read something on the screen: [{"name": "take_screenshot",
-"arguments": {}}]
-If not: []
+from inference.history import Line, parse_history_text
 
-User: Can you see what is on my screen?
-Answer: [{"name": "take_screenshot", "arguments": {}}]
+# The example lines at its end become turns of the tool engine's chat: small models decide far better by example.
+DEFAULT_TOOL_PROMPT = """\
+You watch a chat. If the last message asks to look at, see, read or check the screen, answer \
+[{"name": "take_screenshot", "arguments": {}}]. Otherwise answer [].
+
+User: Hello!
+Assistant: []
 User: How was your day?
-Answer: []
-User: Take a look at this.
-Answer: [{"name": "take_screenshot", "arguments": {}}]
+Assistant: []
+User: What is on my screen?
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
 User: I like pizza.
-Answer: []
-User: What does this error on my screen say?
-Answer: [{"name": "take_screenshot", "arguments": {}}]
+Assistant: []
+User: Look at my screen.
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
 User: Tell me a joke.
-Answer: []"""
+Assistant: []
+User: Can you see this?
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
+User: Check this out.
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
+User: My name is Anna.
+Assistant: []
+User: What is your favorite color?
+Assistant: []
+User: Read what it says on my desktop.
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
+User: Take a look at this picture.
+Assistant: [{"name": "take_screenshot", "arguments": {}}]
+User: Hello, how are you?
+Assistant: []
+User: See what I have open here?
+Assistant: [{"name": "take_screenshot", "arguments": {}}]"""
 
 _NAME = re.compile(r'"name"\s*:\s*"([A-Za-z_][\w.-]{0,63})"')
+_EXAMPLES = re.compile(r"^User:.*\nAssistant:[ \t]*\[", re.MULTILINE)
 MAX_CALLS = 4
+
+
+def split_examples(tool_prompt: str) -> tuple[str, tuple[Line, ...]]:
+    """(instructions, examples): a tool prompt may end in examples, ``User: …`` and ``Assistant: [...]`` lines."""
+    found = _EXAMPLES.search(tool_prompt)
+    if found is None:
+        return tool_prompt, ()
+    return tool_prompt[: found.start()], parse_history_text(tool_prompt[found.start() :])
 
 
 def decision(text: str) -> bool | None:
@@ -78,4 +103,4 @@ def schema(tool_prompt: str) -> str:
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
-    return orjson.dumps({"type": "array", "items": call, "maxItems": MAX_CALLS}).decode()
+    return orjson.dumps({"type": "array", "items": call, "maxItems": len(names) or MAX_CALLS}).decode()

@@ -18,7 +18,7 @@ from typing import Any
 
 from inference.engines.base import Engine, EngineDead, GenerationRequest
 from inference.outbox import Outbox
-from inference.output_style import output_style
+from inference.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
 from inference.protocol import ErrorCode, TurnFrames
 from inference.reply import Reply, ReplyPlan
 from inference.sampling import GREEDY
@@ -95,7 +95,7 @@ class Turn:
         self._started = time.perf_counter()
         self._ended: float | None = None
         self._outbox = Outbox(self._token, policy.flush_seconds)
-        self._style = output_style(plan.chat.output_style if plan.chat else "raw")
+        self._style = _style(plan.chat)
         self._requests_before = 0
 
     # -- what it came to ---------------------------------------------------------------------------
@@ -130,8 +130,11 @@ class Turn:
             "tool_ms": self.tool_ms,
             "total_ms": self.total_ms,
             "finish_reason": self.ended_by,
-            "suppressed": reply.suppressed if reply else 0,
+            "suppressed": (reply.suppressed if reply else 0) + self._suppressed_by_style(),
         }
+
+    def _suppressed_by_style(self) -> int:
+        return self._style.suppressed if isinstance(self._style, GuardedStyle) else 0
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -329,6 +332,13 @@ class _Decision:
         """Abort the request if it still runs."""
         if self._deltas is not None:
             await self._deltas.aclose()
+
+
+def _style(chat: ChatPlan | None) -> OutputStyle:
+    """What the style leaves out may bring a listed phrase together: its output is guarded once more."""
+    if chat is None or chat.output_style == "raw":
+        return RawStyle()
+    return GuardedStyle(output_style(chat.output_style), chat.reply.automaton)
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | None:

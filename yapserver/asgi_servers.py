@@ -1,7 +1,7 @@
 """The two ASGI servers that ``manage.py serve`` offers, with one ending: admit nobody, let turns end, then stop.
 
-Daphne is the default, the server that Channels is made with. uvicorn, with its sans-I/O WebSocket code on uvloop, spends
-less of the processor on a frame. Neither compresses: token frames are too small to gain by it.
+Daphne is the default, the server that Channels is made with. uvicorn, with its sans-I/O WebSocket code on uvloop,
+spends less of the processor on a frame. Neither compresses: token frames are too small to gain by it.
 """
 
 from __future__ import annotations

