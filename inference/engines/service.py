@@ -13,77 +13,32 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, nullcontext, suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import nullcontext, suppress
+from typing import Any
 
 from inference.engines.base import (
-    PRIORITY_WARM,
     Engine,
     EngineDead,
     EngineRole,
     EngineState,
-    GenerationRequest,
 )
 from inference.engines.reaper import Keeper
+from inference.engines.slot import OwnedEngine, Slot
 from inference.engines.spec import EngineSpec, ModelRefused
-from inference.sampling import GREEDY
+from inference.engines.warm import WarmPrompts, warm
 
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 SHUTDOWN_S = 15.0
-WARM_TIMEOUT_S = 120.0
 # Rebuilds in a row that fail or do not live for HEALTHY_S; then it is an operator's turn.
 MAX_REBUILDS = 5
 HEALTHY_S = 300.0
-FIRST_BUILD_S = 60.0
-WARM_SCHEMA = '{"type":"array","items":{"type":"object"},"maxItems":1}'
-
-
-class OwnedEngine(Engine, Protocol):
-    """What the service, and only the service, does with an engine."""
-
-    registry: Any
-
-    async def bind(self) -> None: ...
-    def shutdown(self, timeout: float) -> None: ...
-    def facts(self) -> Mapping[str, Any]: ...
 
 
 Factory = Callable[[EngineSpec], OwnedEngine]
-WarmPrompts = Callable[[Engine], Iterable[Sequence[int]]]
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One role: what is wanted, what there is, and how that came."""
-
-    spec: EngineSpec
-    state: EngineState = EngineState.STARTING
-    reason: str = "waiting for its turn"
-    engine: OwnedEngine | None = None
-    since: float = field(default_factory=time.time)
-    entered: float = field(default_factory=time.monotonic)
-    generation: int = 0
-    failures: int = 0
-    build_s: float = FIRST_BUILD_S
-
-    def enter(self, state: EngineState, reason: str = "") -> None:
-        self.state, self.reason = state, reason
-        self.since, self.entered = time.time(), time.monotonic()
-        log = logger.error if state is EngineState.DEAD else logger.info
-        log("%s engine %s%s", self.spec.role, state, f": {reason}" if reason else "")
-
-    @property
-    def answers(self) -> bool:
-        return self.state is EngineState.READY and self.engine is not None and self.engine.alive
-
-    @property
-    def name(self) -> str:
-        return f"{self.spec.role}-{self.generation}"
 
 
 class EngineService:
@@ -102,7 +57,7 @@ class EngineService:
         backoff: float = 1.0,
         patience: float = 180.0,
     ) -> None:
-        self._slots = {spec.role: _Slot(spec) for spec in specs}
+        self._slots = {spec.role: Slot(spec) for spec in specs}
         self._factory = factory
         self._keeper = keeper
         self._warm_prompts = warm_prompts
@@ -217,7 +172,7 @@ class EngineService:
         else:
             built.set_result(None)
 
-    def _build(self, slot: _Slot) -> None:
+    def _build(self, slot: Slot) -> None:
         """Put an engine into a slot; blocking. Leaves no process behind where it fails."""
         if self._closing:
             raise EngineDead("the server is stopping")
@@ -250,33 +205,13 @@ class EngineService:
             raise EngineDead(self.failure) from error
         self._watcher = asyncio.create_task(self._watch(), name="engine watch")
 
-    async def _warm(self, slot: _Slot) -> None:
-        """Bind an engine to this loop, and let it do once what it will do for everybody."""
-        engine = slot.engine
-        assert engine is not None
+    async def _warm(self, slot: Slot) -> None:
+        assert slot.engine is not None
         begin = time.monotonic()
         slot.reason = "warming"
-        async with asyncio.timeout(WARM_TIMEOUT_S):
-            exercise = asyncio.create_task(self._exercise(engine, slot.name))
-            try:
-                # A call that is under way when the engine dies may never come back.
-                while not (await asyncio.wait({exercise}, timeout=WATCH_S))[0]:
-                    if not engine.alive:
-                        raise EngineDead("its process died while it was starting")
-            finally:
-                exercise.cancel()
-            exercise.result()
+        await warm(slot.engine, slot.name, self._warm_prompts)
         slot.build_s += time.monotonic() - begin
         slot.enter(EngineState.READY)
-
-    async def _exercise(self, engine: OwnedEngine, name: str) -> None:
-        await engine.bind()
-        prompts = [list(ids) for ids in self._warm_prompts(engine) if ids]
-        prompts = prompts or [engine.tokenizer.encode("Hello", add_special_tokens=False)]
-        for number, ids in enumerate(prompts):
-            await _run(engine, GenerationRequest(f"{name}-warm-{number}", ids, 1, GREEDY, priority=PRIORITY_WARM))
-        schema = GenerationRequest(f"{name}-warm-json", prompts[0], 2, GREEDY, json_schema=WARM_SCHEMA)
-        await _run(engine, schema)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
@@ -289,7 +224,7 @@ class EngineService:
                     self._rebuilds[role] = asyncio.create_task(self._replace(slot), name=f"rebuild {role}")
             await asyncio.sleep(WATCH_S)
 
-    async def _replace(self, slot: _Slot) -> None:
+    async def _replace(self, slot: Slot) -> None:
         """Another engine in the place of a dead one; engines are built one at a time."""
         while slot.failures < MAX_REBUILDS:
             slot.failures += 1
@@ -309,7 +244,7 @@ class EngineService:
         self.failure = f"the {slot.spec.role} engine does not come back: {slot.reason}"
         logger.error("%s", self.failure)
 
-    async def _build_in_time(self, slot: _Slot) -> None:
+    async def _build_in_time(self, slot: Slot) -> None:
         """A build that hangs gives up once its processes are gone."""
         until = time.monotonic() + max(self._patience, 4 * slot.build_s)
         build = asyncio.create_task(asyncio.to_thread(self._build_alone, slot))
@@ -318,7 +253,7 @@ class EngineService:
                 await asyncio.to_thread(self._kill, slot)
         build.result()
 
-    def _build_alone(self, slot: _Slot) -> None:
+    def _build_alone(self, slot: Slot) -> None:
         with self._building:
             self._build(slot)
 
@@ -346,7 +281,7 @@ class EngineService:
         await asyncio.gather(*(self._discard(slot, SHUTDOWN_S) for slot in self._slots.values()))
         await asyncio.to_thread(self._kill_all)
 
-    async def _discard(self, slot: _Slot, timeout: float) -> None:
+    async def _discard(self, slot: Slot, timeout: float) -> None:
         engine, slot.engine = slot.engine, None
         if engine is not None:
             try:
@@ -360,7 +295,7 @@ class EngineService:
         hangs."""
         return self._kill(self._slots[role])
 
-    def _kill(self, slot: _Slot) -> int:
+    def _kill(self, slot: Slot) -> int:
         return 0 if self._keeper is None else self._keeper.kill(slot.name)
 
     def _end_building(self) -> None:
@@ -396,12 +331,6 @@ async def _outcome(future: Future[None]) -> None:
     here.add_done_callback(lambda done: done.cancelled() or done.exception())
     await asyncio.wait({here})
     here.result()
-
-
-async def _run(engine: Engine, request: GenerationRequest) -> None:
-    async with aclosing(engine.generate(request)) as deltas:
-        async for _ in deltas:
-            pass
 
 
 def _reason(error: BaseException) -> str:

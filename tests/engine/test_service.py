@@ -18,7 +18,8 @@ import pytest
 from inference.engines import reaper
 from inference.engines.base import PRIORITY_WARM, EngineDead, EngineRole
 from inference.engines.reaper import ENGINE_MARK, SERVER_MARK, Keeper
-from inference.engines.service import EngineService, OwnedEngine, vllm_service
+from inference.engines.service import EngineService, vllm_service
+from inference.engines.slot import OwnedEngine
 from inference.engines.spec import EngineSpec, ModelRefused
 from tests.fakes.engine import FakeEngine
 
