@@ -30,7 +30,7 @@ from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
 from inference.views import SCOPE_KEY
-from yapserver.backpressure import bounded
+from yapserver.daphne_socket import completed
 from yapserver.env import BASE_DIR
 from yapserver.house import House
 
@@ -66,7 +66,7 @@ class Application:
             if scope["path"] not in ("/ws", "/ws/"):
                 await send({"type": "websocket.close", "code": 1000})
                 return
-            send = bounded(send)
+            send = completed(send)
         await self._route(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from yapserver.backpressure import MAX_INBOUND_BYTES
+from yapserver.daphne_socket import MAX_INBOUND_BYTES
 
 if TYPE_CHECKING:
     from yapserver.asgi import Application

@@ -1,7 +1,10 @@
-"""Daphne buffers without bound for a client that does not read. This puts a bound on it, from inside the application.
+"""What Daphne's WebSockets lack, added from inside the application, whichever way Daphne was started.
 
-Daphne hands the application a ``send`` that knows the connection's Twisted protocol; its transport tells a streaming
-producer when the buffer is over 64 KiB. A client that leaves it so for too long, or lets too much pile up, is cut off.
+Daphne hands the application a ``send`` that knows the connection's Twisted protocol. By it:
+a client that does not read is bounded (Daphne would buffer for it for ever: its transport tells a streaming producer when
+the buffer is over 64 KiB, and a client that leaves it so for too long, or lets too much pile up, is cut off);
+close codes 1008, 1012 and 1013 can be sent (Autobahn's ``sendClose`` refuses all below 3000 but 1000);
+a message over the protocol's limit is answered, not cut off.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ class _Producer:
         self._timer = None
 
 
-def bounded(send: Send) -> Send:
-    """``send`` for a WebSocket, with a bound where the server is Daphne; other servers wait in ``send`` themselves."""
+def completed(send: Send) -> Send:
+    """``send`` for a WebSocket: completed where the server is Daphne, itself where it is another."""
     protocol: Any = send.args[0] if isinstance(send, partial) and send.args else None
     transport: Any = getattr(protocol, "transport", None)
     if protocol is None or not hasattr(transport, "registerProducer") or not hasattr(protocol, "maxMessagePayloadSize"):
@@ -67,12 +70,15 @@ def bounded(send: Send) -> Send:
     producer = _Producer(transport)
     transport.registerProducer(producer, True)
 
-    async def send_bounded(message: dict[str, Any]) -> None:
+    async def send_completed(message: dict[str, Any]) -> None:
         if producer.stalled:
             producer.piled_up += len(message.get("text") or "")
             if producer.piled_up > MAX_STALLED_BYTES:
                 producer.cut_off()
                 return
+        if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:
+            protocol.sendCloseFrame(code=message.get("code", 1000), isReply=False)
+            return
         await send(message)
 
-    return send_bounded
+    return send_completed
