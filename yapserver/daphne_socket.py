@@ -1,8 +1,8 @@
 """What Daphne's WebSockets lack, added from inside the application, whichever way Daphne was started.
 
 Daphne hands the application a ``send`` that knows the connection's Twisted protocol. By it:
-a client that does not read is bounded (Daphne would buffer for it for ever: its transport tells a streaming producer when
-the buffer is over 64 KiB, and a client that leaves it so for too long, or lets too much pile up, is cut off);
+a client that does not read is bounded (Daphne would buffer for it for ever: its transport tells a streaming producer
+when the buffer is over 64 KiB, and a client that leaves it so for too long, or lets too much pile up, is cut off);
 close codes 1008, 1012 and 1013 can be sent (Autobahn's ``sendClose`` refuses all below 3000 but 1000);
 a message over the protocol's limit is answered, not cut off.
 """
