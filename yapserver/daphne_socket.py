@@ -36,7 +36,8 @@ class _Producer:
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         from twisted.internet import reactor
 
-        self.stalled, self.piled_up = True, 0
+        if not self.stalled:  # every write over the limit calls this again
+            self.stalled, self.piled_up = True, 0
         if self._timer is None:
             self._timer = reactor.callLater(MAX_STALLED_S, self.cut_off)
 
