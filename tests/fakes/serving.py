@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -68,8 +69,12 @@ async def make_serving(
         engines[EngineRole.TOOL] = tool
     specs = [EngineSpec(role, "fake", 4096) for role in engines]
     service = EngineService(specs, lambda spec: engines[spec.role])
+    pace = {role: (engine.first, engine.step, engine.reply) for role, engine in engines.items()}
+    for engine in engines.values():  # no test holds back the warming
+        engine.first, engine.step, engine.reply = None, None, "ok"
     await service.ensure_running()
-    for engine in engines.values():
+    for role, engine in engines.items():
+        engine.first, engine.step, engine.reply = pace[role]
         engine.requests.clear()
         engine.finished.clear()
     formats = {role: ChatFormat(engine.tokenizer) for role, engine in engines.items()}
@@ -100,6 +105,7 @@ class Line:
         self.frames: list[dict[str, Any]] = []
         self.closed: int | None = None
         self._arrived = asyncio.Condition()
+        self.serving = serving
         self.session = Session(serving, caller, self._send, self._close)
 
     async def _send(self, text: str) -> None:
@@ -127,6 +133,12 @@ class Line:
         """All frames, as soon as there are ``count`` ``done`` frames."""
         return await self.until(lambda frames: sum(f["type"] == "done" for f in frames) >= count)
 
+    async def ask(self, message: dict[str, Any] | str) -> dict[str, Any]:
+        """The next frame after a message."""
+        before = len(self.frames)
+        await self.say(message)
+        return (await self.until(lambda frames: len(frames) > before))[before]
+
     async def turn(self, **fields: Any) -> list[dict[str, Any]]:
         """A whole turn: its frames alone."""
         before = len(self.frames)
@@ -143,6 +155,30 @@ class Line:
         """The types of all frames, runs of tokens as one."""
         types = [f["type"] for f in self.frames]
         return [t for n, t in enumerate(types) if n == 0 or t != "token" or types[n - 1] != "token"]
+
+
+_ORDER = re.compile(r"(ack )?(toolcall )?(token )*(final |error )?done")
+
+
+def check_order(frames: list[dict[str, Any]]) -> None:
+    """Every turn in its order, with exactly one ``done`` and nothing behind it, one turn after the other."""
+    ended: set[int] = set()
+    turns: dict[int, list[dict[str, Any]]] = {}
+    for frame in frames:
+        if "turn" in frame:
+            number = frame["turn"]
+            assert number not in ended, f"{frame} after the turn's done"
+            assert number == max(turns, default=0) or set(turns) == ended, f"{frame} while another turn runs"
+            turns.setdefault(number, []).append(frame)
+            if frame["type"] == "done":
+                ended.add(number)
+    assert sorted(turns) == list(turns)
+    for number, own in turns.items():
+        types = " ".join(frame["type"] for frame in own)
+        assert number not in ended or _ORDER.fullmatch(types), types
+        assert len({frame.get("request_id") for frame in own}) == 1
+        finals = [frame["normalized_text"] for frame in own if frame["type"] == "final"]
+        assert finals in ([], ["".join(frame["text"] for frame in own if frame["type"] == "token")])
 
 
 @asynccontextmanager
@@ -165,6 +201,7 @@ async def talking(
     line.session.open()
     try:
         yield line
+        check_order(line.frames)
     finally:
         await line.session.aclose()
         await serving.engines.aclose()

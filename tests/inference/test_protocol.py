@@ -453,6 +453,7 @@ def test_heard_is_a_count_of_characters() -> None:
 
 
 def test_numbers_that_json_can_carry_and_sampling_cannot() -> None:
-    for value in (1e308, -1e308, 2**64, "1e999", "nan", "inf", "-Infinity", "0x1", "", [], {}):
+    values: tuple[Any, ...] = (1e308, -1e308, 2**64, "1e999", "nan", "inf", "-Infinity", "0x1", "", [], {})
+    for value in values:
         assert refusal({**START, "temperature": value}).code in ("invalid_temperature", "temperature_out_of_range")
     assert math.isclose(start(temperature="0.5").sampling["temperature"], 0.5)  # type: ignore[index]
