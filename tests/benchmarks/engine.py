@@ -1,0 +1,83 @@
+"""One engine for all: its arguments and its sampling, computed once by the server's own code and given to each system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.engines import model_config
+from inference.engines.arguments import plan
+from inference.engines.base import EngineRole
+from inference.engines.device import probe
+from inference.engines.spec import EngineSpec
+from inference.engines.tokenizer import end_token_ids, load_tokenizer
+from inference.sampling import Sampling
+from tests.benchmarks.models import Model
+
+CONTEXT = 5160
+CROWD_TOKENS = 20_000  # of the long prompts that nobody has seen
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """``arguments`` are ``AsyncEngineArgs``; ``sampling`` are ``SamplingParams`` by vLLM's names, reply length too."""
+
+    arguments: Mapping[str, Any]
+    environ: Mapping[str, str]
+    sampling: Mapping[str, Any]
+    device: str
+
+    def flags(self) -> list[str]:
+        """The arguments for the command line of ``vllm serve``, but for the model."""
+        flags: list[str] = []
+        for name, value in self.arguments.items():
+            flag = "--" + name.replace("_", "-")
+            if name == "model" or (name == "disable_log_stats" and not value):
+                continue
+            if isinstance(value, bool):
+                flags.append(flag if value else flag.replace("--", "--no-", 1))
+            else:
+                flags += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
+        return flags
+
+
+def engine(
+    model: Model, *, slots: int, reply_tokens: int, batched_tokens: int, engines: int, quantization: str
+) -> Engine:
+    """The engine for ``slots`` requests at once, ``engines`` of which share the machine."""
+    device, config = probe(), model_config.read(model.path)
+    context = min(CONTEXT, config.max_positions or CONTEXT)
+    spec = EngineSpec(
+        role=EngineRole.CHAT,
+        model=model.path,
+        max_model_len=context,
+        max_num_batched_tokens=batched_tokens,
+        max_num_seqs=slots,
+        quantization=quantization,
+        gpu_fraction=round(0.9 / engines, 2),
+    )
+    launch = plan(spec, device, config)
+    arguments = dict(launch.arguments)
+    if device.kind == "cpu":
+        width = 4 if launch.facts["dtype"] == "float32" else 2
+        tokens = max(slots * 768, 2 * context, CROWD_TOKENS)
+        arguments["kv_cache_memory_bytes"] = min(
+            arguments["kv_cache_memory_bytes"], tokens * (config.kv_values or 1 << 16) * width
+        )
+    if model.dummy:
+        arguments["load_format"] = "dummy"
+    wish = Sampling()
+    sampling = {
+        "max_tokens": reply_tokens,
+        "temperature": wish.temperature,
+        "top_p": wish.top_p,
+        "top_k": wish.top_k,
+        "min_p": wish.min_p,
+        "repetition_penalty": wish.repeat_penalty,
+        "presence_penalty": wish.presence_penalty,
+        "frequency_penalty": wish.frequency_penalty,
+        "stop_token_ids": sorted(end_token_ids(load_tokenizer(model.path), model.path)),
+    }
+    return Engine(arguments, launch.environ, sampling, str(device))

@@ -1,0 +1,228 @@
+"""The systems that are compared, each a process of its own on a port of its own, all up at once, taken in turns."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tests.benchmarks.engine import Engine
+from yapserver.env import Environment
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+READY_S = 900.0
+_MARK = "YAP_BENCHMARK_RUN"
+
+
+class Process:
+    """One started process and all that it starts in its turn, known by a mark in their environment."""
+
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], log: Path, **pipes: Any) -> None:
+        self._mark = secrets.token_hex(8)
+        self.name, self.log = name, log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ours = {*Environment.model_fields, "DJANGO_SETTINGS_MODULE"}
+        inherited = {key: value for key, value in os.environ.items() if key not in ours}
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env={**inherited, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **environ, _MARK: self._mark},
+                stderr=errors,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                **{"stdin": subprocess.DEVNULL, "stdout": errors, **pipes},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> None:
+        """Raises RuntimeError with the end of the log where the process has ended."""
+        if self.process.poll() is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+            raise RuntimeError(f"{self.name} has ended with status {self.process.returncode}:\n{tail}")
+
+    def stop(self) -> None:
+        """Kindly, then not; nothing that it started is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
+        wanted, until = f"{_MARK}={self._mark}".encode(), time.monotonic() + 10
+        while (left := _marked(wanted)) and time.monotonic() < until:
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.poll()
+            time.sleep(0.1)
+        self.process.wait(10)
+
+
+class Worker:
+    """A process that does scenarios (see :mod:`tests.benchmarks.worker`)."""
+
+    def __init__(self, kind: str, log: Path, first: Mapping[str, Any] | None = None) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.worker", kind]
+        self.process = Process(kind, command, {}, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if first is not None:
+            self._write(first)
+
+    def wait_ready(self) -> None:
+        """Returns when it takes commands."""
+        self._read()
+
+    def do(self, scenario: str, target: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
+        """One scenario, to its end. Raises RuntimeError where it failed."""
+        self._write({"scenario": scenario, "target": target, "arguments": arguments})
+        answer = self._read()
+        if "error" in answer:
+            raise RuntimeError(f"{scenario} on {target['kind']} failed:\n{answer['error']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            _pipe(self.process.process.stdin).close()  # its end of file is our goodbye
+        with suppress(subprocess.TimeoutExpired):
+            self.process.process.wait(20)
+        self.process.stop()
+
+    def _write(self, what: Mapping[str, Any]) -> None:
+        pipe = _pipe(self.process.process.stdin)
+        pipe.write(json.dumps(what).encode() + b"\n")
+        pipe.flush()
+
+    def _read(self) -> dict[str, Any]:
+        line = _pipe(self.process.process.stdout).readline()
+        if not line:
+            self.process.process.wait(10)
+            self.process.check()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@dataclass(slots=True)
+class System:
+    """One of the compared: ``worker`` does its scenarios against ``target``; ``process`` is what serves."""
+
+    name: str
+    process: Process
+    worker: Worker
+    target: dict[str, Any]
+    ready_path: str | None = None
+
+    def wait_ready(self) -> None:
+        """Until it answers."""
+        if self.ready_path is None:
+            self.worker.wait_ready()
+            return
+        until = time.monotonic() + READY_S
+        url = f"http://127.0.0.1:{self.target['port']}{self.ready_path}"
+        while time.monotonic() < until:
+            self.process.check()
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise RuntimeError(f"{self.name} is not ready after {READY_S:g} s, see {self.process.log}")
+
+    def do(self, scenario: str, **arguments: Any) -> dict[str, Any]:
+        """One scenario."""
+        self.process.check()
+        return self.worker.do(scenario, self.target, **arguments)
+
+    def stop(self) -> None:
+        if self.process is not self.worker.process:
+            self.process.stop()
+
+
+def raw(engine: Engine, out: Path) -> System:
+    """The engine alone."""
+    first = {"arguments": engine.arguments, "environ": engine.environ, "sampling": engine.sampling}
+    worker = Worker("raw", out / "logs" / "raw.log", first)
+    return System("raw", worker.process, worker, {"kind": "raw"})
+
+
+def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int, history: int) -> System:
+    """Yap on one of its ASGI servers, an SQLite file for a database, no limits in the way."""
+    name, port, key = f"yap-{server}", free_port(), secrets.token_urlsafe(15)
+    folder = out / "run" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    environ = {
+        "RUN_DIR": str(folder),
+        "PORT": str(port),
+        "SERVER": server,
+        "TEXT_API_KEY": key,
+        "DEPLOY_MODELS": "chat",
+        "CHAT_MODEL": str(engine.arguments["model"]),
+        "CHAT_MAX_LEN": str(engine.arguments["max_model_len"]),
+        "CHAT_MAX_OUT": str(engine.sampling["max_tokens"]),
+        "HISTORY_MAX_TOKENS": str(history),
+        "MAX_CONCURRENT_CONNECTIONS": str(places),
+        "WS_MAX_MESSAGES_PER_WINDOW": "0",
+        "WS_MAX_CANCELS_PER_WINDOW": "0",
+        "WS_IDLE_TIMEOUT_S": "3600",
+        "BENCHMARK_ENGINE": json.dumps({"arguments": engine.arguments, "environ": engine.environ}),
+    }
+    log = out / "logs" / f"{name}.log"
+    migrate = Process(name, [sys.executable, "manage.py", "migrate", "--verbosity", "0"], environ, log)
+    if migrate.process.wait(300):
+        migrate.check()
+    process = Process(name, [sys.executable, "-m", "tests.benchmarks.served", "serve"], environ, log)
+    target = {"kind": "websocket", "port": port, "key": key, "pid": process.pid}
+    return System(name, process, clients, target, "/readyz")
+
+
+def vllm_serve(engine: Engine, clients: Worker, out: Path, template: Path) -> System:
+    """vLLM's own OpenAI server with the same flags, its access log off."""
+    port, model = free_port(), str(engine.arguments["model"])
+    # What `vllm serve` runs; the command itself asks for a package named vllm, and the CPU build is called otherwise.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log", "--generation-config", "vllm"]
+    command += ["--served-model-name", "benchmark", "--chat-template", str(template), *engine.flags()]
+    process = Process("vllm serve", command, engine.environ, out / "logs" / "vllm-serve.log")
+    target = {"kind": "sse", "port": port, "model": "benchmark", "sampling": engine.sampling, "pid": process.pid}
+    return System("vllm serve", process, clients, target, "/health")
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _marked(wanted: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z" and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found

@@ -1,0 +1,160 @@
+"""A line to Yap: just as much of a WebSocket client as the measurement needs, because a full one costs more than the
+server it measures. No compression, no fragmented frames; frames of the server are not masked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from time import perf_counter
+from typing import Any
+
+from tests.benchmarks.lines import PATIENCE_S, Line
+from tests.benchmarks.prompts import Prompt
+
+_TOKEN = b'{"type":"token"'
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """A client's frame; its mask is zero, so the payload is as it is."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + b"\0\0\0\0" + payload
+
+
+_CANCEL = _frame(_TEXT, b'{"type":"cancel"}')
+_PING_FRAME = _frame(_TEXT, b'{"type":"ping"}')
+
+
+class WebSocketLine(Line, asyncio.Protocol):
+    """One WebSocket. Every turn is a session of its own unless ``session`` is given to :meth:`say`."""
+
+    def __init__(self, port: int, key: str) -> None:
+        super().__init__()
+        self._port, self._key = port, key
+        self._transport: Any = None
+        self._buffer = b""
+        self._upgraded: asyncio.Future[None] | None = None
+        self._pong: asyncio.Future[dict[str, Any]] | None = None
+        self._sessions = 0
+        self.closed = False
+        self.last_error: str | None = None
+
+    async def open(self) -> None:
+        if self._transport is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._upgraded = loop.create_future()
+        self._transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self._port)
+        nonce = base64.b64encode(os.urandom(16)).decode()
+        self._transport.write(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {nonce}\r\nSec-WebSocket-Version: 13\r\nX-API-Key: {self._key}\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            await self._upgraded
+
+    async def admitted(self) -> str:
+        """After :meth:`open`: ``pong`` where the server let us in, else the error code that it refused us with."""
+        self._pong = asyncio.get_running_loop().create_future()
+        if self.last_error is None:
+            self._transport.write(_PING_FRAME)
+            async with asyncio.timeout(PATIENCE_S):
+                await self._pong
+        return self.last_error or "pong"
+
+    async def say(self, prompt: Prompt, *, session: str | None = None, **more: Any) -> None:
+        await self.open()
+        self._sessions += 1
+        message = {
+            "type": "start",
+            "session_id": session or f"s{self._sessions}",
+            "gender": "female",
+            "personality": "calm",
+            "chat_prompt": prompt.persona,
+            "user_utterance": prompt.utterance,
+        }
+        frame = _frame(_TEXT, json.dumps(message).encode())
+        self._begin(perf_counter())
+        self._transport.write(frame)
+
+    def cancel(self) -> None:
+        self.timeline.cancelled = perf_counter()
+        self._transport.write(_CANCEL)
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    # -- asyncio.Protocol --------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        now = perf_counter()
+        buffer = self._buffer + data if self._buffer else data
+        at, end = 0, len(buffer)
+        if self._upgraded is not None and not self._upgraded.done():
+            at = self._upgrade(buffer)
+        while end - at >= 2:
+            size, start = buffer[at + 1], at + 2
+            if size > 125:
+                start += 2 if size == 126 else 8
+                if start > end:
+                    break
+                size = int.from_bytes(buffer[at + 2 : start], "big")
+            if start + size > end:
+                break
+            if buffer.startswith(_TOKEN, start):
+                self._content(now)
+            else:
+                self._other(buffer[at] & 0xF, buffer[start : start + size], now)
+            at = start + size
+        self._buffer = buffer[at:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        error = ConnectionError(f"the server closed the connection ({exc or self.last_error or 'no reason'})")
+        for waiter in (self._upgraded, self._pong):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+        if self._transport is not None:
+            self._end(perf_counter(), str(error))
+
+    def _upgrade(self, buffer: bytes) -> int:
+        head, found, _ = buffer.partition(b"\r\n\r\n")
+        assert self._upgraded is not None
+        if not found:
+            return 0
+        if b" 101 " not in head.split(b"\r\n", 1)[0]:
+            self._upgraded.set_exception(ConnectionError(head.decode(errors="replace")))
+        else:
+            self._upgraded.set_result(None)
+        return len(head) + 4
+
+    def _other(self, opcode: int, payload: bytes, now: float) -> None:
+        if opcode == _PING:
+            self._transport.write(_frame(_PONG, payload))
+        if opcode != _TEXT:
+            return
+        message = json.loads(payload)
+        if message["type"] == "done" and "turn" in message:  # one without answers a cancel that came too late
+            if usage := message.get("usage"):
+                self.timeline.tokens = usage["completion_tokens"]
+                self.timeline.prompt_tokens, self.timeline.cached_tokens = usage["prompt_tokens"], usage["cached_tokens"]
+            self._end(now)
+        elif message["type"] == "error":
+            self.last_error = message["error_code"]
+            self._end(now, f"{message['error_code']}: {message['message']}")
+        if message["type"] in ("pong", "error"):
+            self._wake_pong(message)
+
+    def _wake_pong(self, message: dict[str, Any]) -> None:
+        if self._pong is not None and not self._pong.done():
+            self._pong.set_result(message)

@@ -1,0 +1,86 @@
+"""A process that does scenarios: the clients', or the raw engine's. One JSON command per line in, one answer out.
+
+    python -m tests.benchmarks.worker clients
+    python -m tests.benchmarks.worker raw < (its first line holds the engine's arguments)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import traceback
+from functools import partial
+from typing import Any
+
+from tests.benchmarks.lines import Line
+from tests.benchmarks.scenarios import SCENARIOS, MakeLine
+from tests.benchmarks.sse_line import SseLine
+from tests.benchmarks.websocket_line import WebSocketLine
+
+
+def _lines(target: dict[str, Any], raw: Any) -> tuple[MakeLine, MakeLine]:
+    """How to make a line to a system, and one of somebody whom it does not know."""
+    match target["kind"]:
+        case "websocket":
+            port = target["port"]
+            return partial(WebSocketLine, port, target["key"]), partial(WebSocketLine, port, "nobody-knows-this-key-1")
+        case "sse":
+            make: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"])
+            return make, make
+        case "raw":
+            from tests.benchmarks.raw_line import RawLine
+
+            def line() -> Line:
+                return RawLine(raw)
+
+            return line, line
+    raise ValueError(f"no such kind of system: {target['kind']}")
+
+
+async def _work(answers: Any, raw: Any) -> None:
+    if raw is not None:
+        await raw.warm()
+    _answer(answers, {"ready": True, "pid": os.getpid()})
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        command = json.loads(line)
+        make, stranger = _lines(command["target"], raw)
+        given = command["arguments"]
+        if command["scenario"] == "storm":
+            given["strangers"] = stranger
+        try:
+            pid = command["target"].get("pid") or os.getpid()
+            result = await SCENARIOS[command["scenario"]](make, pid, **given)
+            _answer(answers, {"result": result})
+        except Exception:
+            _answer(answers, {"error": traceback.format_exc()})
+        gc.collect()  # now, and not in the middle of a measurement
+
+
+def _answer(answers: Any, what: dict[str, Any]) -> None:
+    answers.write(json.dumps(what) + "\n")
+    answers.flush()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    raw = None
+    if sys.argv[1] == "raw":
+        from tests.benchmarks.raw_line import RawEngine
+
+        raw = RawEngine(**json.loads(sys.stdin.readline()))
+    else:
+        gc.freeze()
+        gc.disable()
+    try:
+        asyncio.run(_work(answers, raw))
+    finally:
+        if raw is not None:
+            raw.llm.shutdown(timeout=15)
+
+
+if __name__ == "__main__":
+    main()
