@@ -107,6 +107,8 @@ install() { # install SET…: what the locks say into .venv, nothing when it is 
         args=()
         [[ $set == cuda ]] || args+=(--excludes requirements-cpu.excludes)
         [[ -t 1 ]] || args+=(--no-progress --quiet)
+        # Starting is mostly importing: the engine processes must not compile two thousand modules each.
+        [[ $set == dev ]] || args+=(--compile-bytecode)
         .venv/bin/uv pip install --python .venv/bin/python -r "$(locks "$set" | cut -d' ' -f1)" \
             "${UV_SOURCES[@]}" "${args[@]}" </dev/null || die "installing $(locks "$set" | cut -d' ' -f1) failed: see the lines above"
         { grep -v "^$set " .venv/.installed 2>/dev/null || true; stamp "$set"; } >.venv/.installed.new

@@ -63,7 +63,7 @@ step "migrations" .venv/bin/python manage.py makemigrations --check --dry-run
 for version in 3.11 3.12; do
     step "CUDA lock, Python $version" resolves "$version"
 done
-step "fast suite" .venv/bin/python -m pytest -m "not engine and not browser"
+step "fast suite" .venv/bin/python -m pytest -n auto -m "not engine and not browser"
 if [[ $what == all ]]; then
     step "engine suite" .venv/bin/python -m pytest -m engine
     step "browser suite" .venv/bin/python -m pytest -m browser
