@@ -124,6 +124,7 @@ class Session:
         self._user_name: str | None = None
         self._turns = 0
         self._turn: Turn | None = None
+        self._open: Turn | None = None  # the turn that is not in the record yet
         self._task: asyncio.Task[None] | None = None
         self._stopping = "disconnect"  # why the running turn is being cancelled, where it is
         self._warming: set[asyncio.Task[None]] = set()
@@ -178,6 +179,7 @@ class Session:
         """The key is no longer good: say so and close."""
         if self.state is SessionState.CLOSING:
             return
+        self.state = SessionState.CLOSING  # what arrives from now on is not looked at
         await self._stop_turn()
         error = ProtocolError(ErrorCode.KEY_REVOKED, "this API key was revoked or has expired")
         await self._send(error_frame(error))
@@ -489,18 +491,28 @@ class Session:
         self._serving.metrics.turns_running.inc()
         self._stopping = "disconnect"
         self._task = asyncio.create_task(self._drive(turn), name=f"turn {turn.plan.turn} of {self.connection}")
+        self._open = turn
+        # A task that is cancelled before its first step never enters its coroutine.
+        self._task.add_done_callback(lambda _: self._ended(turn))
 
     async def _drive(self, turn: Turn) -> None:
         try:
             await turn.run()
         finally:
-            turn.close()
-            if self.state is SessionState.RUNNING:
-                self.state = SessionState.IDLE
-            self._active_at = time.monotonic()
-            self._serving.metrics.turns_running.dec()
-            self._remember(turn)
-            self._account(turn)
+            self._ended(turn)
+
+    def _ended(self, turn: Turn) -> None:
+        """Once per turn, before anything else can begin."""
+        if self._open is not turn:
+            return
+        self._open = None
+        turn.close()
+        if self.state is SessionState.RUNNING:
+            self.state = SessionState.IDLE
+        self._active_at = time.monotonic()
+        self._serving.metrics.turns_running.dec()
+        self._remember(turn)
+        self._account(turn)
 
     def _remember(self, turn: Turn) -> None:
         """After a turn, however it ended: the record gets what was said and what was delivered."""
@@ -615,6 +627,7 @@ class Session:
         if self.running:
             left = self._policy.idle_timeout
         if left <= 0:
+            self.state = SessionState.CLOSING
             self._background(self._finish(self._policy.close_idle))
             return
         self._idle_timer = asyncio.get_running_loop().call_later(left, self._watch_idle)
