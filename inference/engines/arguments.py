@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from inference.engines.base import EngineRole
@@ -55,7 +56,12 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
     }
     if quantization is not None:
         arguments["quantization"] = quantization
-    environ = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "0"}
+    environ = {
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CONFIGURE_LOGGING": "1",
+        "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),  # warnings, one line each
+    }
     facts: dict[str, Any] = {
         "quantization": quantization or config.quantization,
         "dtype": dtype,
