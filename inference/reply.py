@@ -21,6 +21,7 @@ from inference.sampling import Sampling
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
 FORBIDDEN = -100.0
+_HALF = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Reply:
         self._ids: list[int] = []
         # (ids, characters) after each delta, in the guard's coordinate: where generation can go back to.
         self._marks: list[tuple[int, int]] = [(0, 0)]
+        self._rough: set[int] = set()  # those of them that several tokens lead to at once
         self._ready = ""  # let go by the guard, waiting for the rest of its token to be let go too
         self._shown: list[str] = []
         self._forbidden: dict[int, set[int]] = {}
@@ -87,7 +89,7 @@ class Reply:
         """The same of ``text``, the beginning of :meth:`shown` that reached the client."""
         if self._cut:
             return encode(text)
-        count, length = next(mark for mark in reversed(self._marks) if mark[1] <= len(text))
+        count, length = self._boundary(len(text))
         return self._ids[:count] + (encode(text[length:]) if length < len(text) else [])
 
     async def stream(self) -> AsyncGenerator[str, None]:
@@ -137,6 +139,8 @@ class Reply:
         else:
             self._ids += delta.token_ids
             self._marks.append((len(self._ids), self._marks[-1][1] + len(delta.text)))
+            if len(delta.token_ids) > 1:
+                self._rough.add(len(self._ids))
         return self._settle(released, hit)
 
     def _settle(self, released: str, hit: Hit | None) -> tuple[str, Hit | None]:
@@ -173,6 +177,7 @@ class Reply:
                 self._marks.append((count, length))
         else:
             self._marks.append((count + len(delta.token_ids), length + len(delta.text)))
+            self._rough.add(count + len(delta.token_ids))
         self._ids += delta.token_ids
 
     # -- going back --------------------------------------------------------------------------------
@@ -187,7 +192,16 @@ class Reply:
             if found != (0, 0) and length < found[1]:
                 break
             found = (count, length)
-        return found
+        return self._before_half(found[0]), found[1]
+
+    def _before_half(self, count: int) -> int:
+        """``count`` without the tokens of half a character: a delta of several may end so, without it in its text."""
+        if count not in self._rough:
+            return count
+        for whole in range(count, max(0, count - 3), -1):
+            if not str(self._engine.tokenizer.decode(self._ids[max(0, whole - 4) : whole])).endswith(_HALF):
+                return whole
+        return max(0, count - 3)
 
     def _may_retry(self, hit: Hit) -> bool:
         tried = self._forbidden.get(self._boundary(hit.start)[0], ())
@@ -205,6 +219,8 @@ class Reply:
         del self._ids[count:]
         while self._marks[-1][0] > count:
             self._marks.pop()
+        if self._marks[-1] != (count, length):
+            self._marks.append((count, length))
         self._guard.rewind(length)
         self._retries += 1
         self.suppressed += 1
