@@ -187,10 +187,29 @@ class Turn:
         decided = _Decision(self)
         try:
             if await self._hold_until_told(decided):
-                await self._announce(await decided.calls())
-                await self._answer(self._reply().stream())
+                await self._begin_anew(decided)
         finally:
             await decided.close()
+
+    async def _begin_anew(self, decided: _Decision) -> None:
+        """After a yes: the chat engine reads the prefixed text while the tool engine still writes its call."""
+        self.user_text = self._prefixed()
+        pieces = self._reply().stream()
+        first = asyncio.create_task(_next(pieces))
+        try:
+            calls = await decided.calls()
+            if calls:
+                await self._announce(calls)
+                await self._say(await first or "")
+                await self._answer(pieces)
+                return
+        finally:
+            await _ended(first)
+            await pieces.aclose()
+        # A call that did not come whole counts as no: the user's text stays as it was.
+        self.user_text = self.plan.utterance
+        await self._announce([])
+        await self._answer(self._reply().stream())
 
     async def _hold_until_told(self, decided: _Decision) -> bool:
         """True after a yes, the reply aborted; after a no the reply has been given."""
@@ -229,9 +248,13 @@ class Turn:
     async def _announce(self, calls: list[dict[str, Any]]) -> None:
         self.tool = bool(calls)
         self.tool_ms = _ms(time.perf_counter() - self._started)
-        if calls and self.plan.utterance is not None:
-            self.user_text = f"{self._policy.check_screen_prefix} {self.plan.utterance}".strip()
+        if calls:
+            self.user_text = self._prefixed()
         await self._send(self.frames.toolcall(calls))
+
+    def _prefixed(self) -> str | None:
+        text = self.plan.utterance
+        return None if text is None else f"{self._policy.check_screen_prefix} {text}".strip()
 
     def _reply(self) -> Reply:
         chat = self.plan.chat
