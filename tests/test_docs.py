@@ -1,0 +1,326 @@
+"""What README.md and ADVANCED.md say, held against the code: tables in both directions, commands, links, examples."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from inference import session
+from inference.protocol import ALL_ERROR_CODES, MESSAGE_TYPES
+from inference.sampling import SAMPLING_KEYS
+from inference.tool_call import parse_calls, schema, split_examples
+from tests.clients_suite.running import KEY, environment
+from tests.clients_suite.scripted_server import REPLY, Script, scripted
+from tests.server import YapServer
+from yapserver.env import BASE_DIR, Environment
+
+README, ADVANCED, DOCKER = (BASE_DIR / name for name in ("README.md", "ADVANCED.md", "docker/README.md"))
+DOCS = (README, ADVANCED, DOCKER)
+BOTH = README.read_text() + ADVANCED.read_text()
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, down to the next one of its level or above."""
+    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert found, f"no heading {heading!r}"
+    rest = text[found.end() :]
+    following = re.search(rf"^#{{1,{len(found[1])}}} ", _FENCE.sub(lambda m: " " * len(m[0]), rest), re.MULTILINE)
+    return rest[: following.start()] if following else rest
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of all tables in a text, without their heads."""
+    body = re.sub(r"^\|.*\n\|-.*\n", "", text, flags=re.MULTILINE)
+    lines = re.findall(r"^\|(.*)\|$", body, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def code(cell: str) -> str:
+    """The text of a cell that is one piece of code."""
+    match = re.fullmatch(r"`([^`]+)`", cell)
+    assert match, f"{cell!r} is not in backticks"
+    return match[1]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [body for name, body in _FENCE.findall(text) if name == language]
+
+
+# -- tables against code ---------------------------------------------------------------------------
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return f"`{value.relative_to(BASE_DIR) if isinstance(value, Path) else value}`"
+
+
+def test_every_variable_stands_in_the_readme_with_its_default() -> None:
+    told: dict[str, str] = {}
+    for cells in rows(section(README.read_text(), "Environment variables")):
+        name = code(cells[0])
+        assert name not in told, f"{name} twice"
+        told[name] = cells[1]
+        if len(cells) == 4:
+            told |= {f"{name}_MIN": cells[2], f"{name}_MAX": cells[3]}
+        else:
+            assert len(cells) == 3
+            assert cells[2]
+    assert told == {name: _shown(field.default) for name, field in Environment.model_fields.items()}
+
+
+def test_the_scripts_read_no_variable_that_is_not_told() -> None:
+    own = {"RUN_DIR", "YAP_CHECKOUT", "UV_DEFAULT_INDEX"}  # YAP_CHECKOUT is our mark, the last one uv's own
+    for script in (BASE_DIR / "scripts").glob("*.sh"):
+        read = set(re.findall(r"\$\{([A-Z_]{3,}):?-", script.read_text()))
+        missing = {name for name in read - own if f"`{name}" not in BOTH}
+        assert not missing, f"{script.name} reads {missing}"
+
+
+def test_every_message_of_a_client_stands_in_the_readme() -> None:
+    told = [code(cells[0]) for cells in rows(section(README.read_text(), "Client to server"))]
+    assert sorted(told) == sorted(MESSAGE_TYPES)
+
+
+def test_every_frame_of_the_server_stands_in_the_readme() -> None:
+    told = [code(cells[0]) for cells in rows(section(README.read_text(), "Server to client"))]
+    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").glob("*.py"))
+    sent = set(re.findall(r"""(?<![.\w])(?:encode|self\._frame|_ack)\(\s*"(\w+)"|\{"type":"(\w+)\"""", sources))
+    assert sorted(told) == sorted({"".join(names) for names in sent})
+
+
+def test_every_error_code_stands_in_the_readme() -> None:
+    told: list[str] = []
+    for cells in rows(section(README.read_text(), "Errors")):
+        name = code(cells[0])
+        told += [name.replace("<key>", key) for key in SAMPLING_KEYS] if "<key>" in name else [name]
+    assert sorted(told) == sorted(ALL_ERROR_CODES)
+
+
+def test_every_close_code_stands_in_the_readme() -> None:
+    told = {int(cells[0]): cells[2] for cells in rows(section(README.read_text(), "Close codes"))}
+    settings = {
+        field.default: f"`{name}`" for name, field in Environment.model_fields.items() if name.startswith("WS_CLOSE_")
+    }
+    fixed = {session.CLOSE_NORMAL, session.CLOSE_POLICY, session.CLOSE_RESTART}
+    assert told == dict.fromkeys(fixed, "–") | settings
+
+
+def _routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
+    for entry in resolver.url_patterns:
+        path = before + str(entry.pattern)
+        if path.startswith("admin/"):
+            continue
+        if isinstance(entry, URLPattern):
+            yield f"/{path}"
+        else:
+            yield from _routes(entry, path)
+
+
+def test_every_route_stands_in_the_readme() -> None:
+    told = [code(cells[0]) for cells in rows(section(README.read_text(), "HTTP"))]
+    assert sorted(told) == sorted([*_routes(get_resolver()), "/admin/"])
+
+
+def test_every_series_of_metrics_stands_in_advanced() -> None:
+    told = [code(cells[0]) for cells in rows(section(ADVANCED.read_text(), "Metrics"))]
+    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").rglob("*.py"))
+    made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(yap_\w+)"', sources)
+    assert sorted(told) == sorted(f"{name}_total" if kind == "Counter" else name for kind, name in made)
+
+
+def test_every_setting_in_the_admin_stands_in_advanced() -> None:
+    told: dict[str, list[str]] = {}
+    lines = section(ADVANCED.read_text(), "Settings in the admin").splitlines()
+    for number, line in enumerate(lines):
+        head = re.match(r"\| of a ([\w ]+?) \|", line)
+        if head:
+            table = "\n".join(lines[number:]).split("\n\n")[0]
+            told[head[1]] = [cells[0] for cells in rows(table)]
+    labels = {"accounts.ApiKey": "key", "personas.Persona": "persona", "personas.PhraseList": "phrase list",
+              "personas.Phrase": "phrase"}  # fmt: skip
+    for label, name in labels.items():
+        meta = apps.get_model(label)._meta
+        editable = [
+            str(field.verbose_name)
+            for field in (*meta.fields, *meta.many_to_many)
+            if field.editable and not field.primary_key and (label, field.name) != ("personas.Phrase", "phrase_list")
+        ]
+        assert sorted(told[name]) == sorted(editable), label
+
+
+def test_every_command_of_ours_stands_in_advanced() -> None:
+    ours = {path.stem for path in BASE_DIR.glob("*/management/commands/[a-z]*.py")}
+    told = {code(cells[0]).split()[1] for cells in rows(ADVANCED.read_text()) if cells[0].startswith("`manage.py ")}
+    assert told == ours
+
+
+# -- what is named exists --------------------------------------------------------------------------
+
+
+def test_the_map_is_of_this_place() -> None:
+    told = [
+        name for cells in rows(section(README.read_text(), "The map")) for name in re.findall(r"`([^`]+)`", cells[0])
+    ]
+    for name in told:
+        assert (BASE_DIR / name).is_dir() == name.endswith("/"), name
+        assert (BASE_DIR / name).exists(), name
+    tracked = {path.name for path in BASE_DIR.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    listed = subprocess.run(["git", "ls-files"], cwd=BASE_DIR, capture_output=True, text=True, check=True).stdout
+    folders = {line.partition("/")[0] for line in listed.splitlines() if "/" in line} & tracked
+    assert {f"{folder}/" for folder in folders} <= set(told)
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+def test_commands_and_files_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    for name in set(re.findall(r"(?<![\w/.-])((?:scripts|tests|inference|yapserver|docker)/[\w./-]*\w)", text)):
+        assert (BASE_DIR / name).exists(), name
+    for name in set(re.findall(r"python -m ([\w.]+)", text)) - {"pytest"}:
+        assert (BASE_DIR / f"{name.replace('.', '/')}.py").exists(), name
+    known = {*(path.stem for path in BASE_DIR.glob("*/management/commands/[a-z]*.py")),
+             "changepassword", "check", "createsuperuser", "migrate", "runserver"}  # fmt: skip
+    assert set(re.findall(r"manage\.py (\w+)", text)) <= known
+
+
+def test_flags_of_clients_and_benchmarks_exist() -> None:
+    told = set(re.findall(r"--[a-z][a-z-]+", section(README.read_text(), "The command-line clients")))
+    sources = "".join(path.read_text() for path in (BASE_DIR / "tests/clients").rglob("*.py"))
+    generated = {"--help", *(f"--{key.replace('_', '-')}" for key in SAMPLING_KEYS)}
+    assert not {flag for flag in told - generated if f'"{flag}"' not in sources}
+    told = set(re.findall(r"--[a-z][a-z-]+", section(ADVANCED.read_text(), "Benchmarks")))
+    sources = "".join(path.read_text() for path in (BASE_DIR / "tests/benchmarks").glob("*.py"))
+    assert not {flag for flag in told if f'"{flag}"' not in sources}
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+def test_links_resolve(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        name, _, anchor = target.partition("#")
+        assert "://" not in name, f"{target}: nothing here depends on a page elsewhere"
+        file = document.parent / name if name else document
+        assert file.is_file(), target
+        assert not anchor or anchor in _anchors(file.read_text()), target
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
+    """By what may be named: paths that are served or are everybody's, hosts that are examples, programs people have."""
+    text = document.read_text()
+    ours = {path.strip("/").partition("/")[0] for path in _routes(get_resolver())} | {"ws", "admin"}
+    everybodys = {"srv", "etc", "dev", "data"}
+    typed = {"help", "stats"}  # to the live client
+    roots = set(re.findall(r"(?<![\w.:/<>…}*-])/([a-z]\w*)", text))
+    assert roots <= ours | everybodys | typed
+    assert "../" not in text
+    hosts = set(re.findall(r"\w+://(?:[^\s/@`)]+@)?([^\s/:`)|,]+)", text))
+    assert hosts <= {"127.0.0.1", "…", "host", "yap.example.com", "db.example.com", "redis.example.com"}
+    programs = {"bash", "python", ".venv/bin/python", "pip", "export", "curl"}
+    for block in blocks(text, "console"):
+        for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+            words = [word for word in line.split() if not re.match(r"[A-Z_]+=", word)]
+            if not line.startswith("TEXT_API_KEY=$("):
+                assert words[0] in programs, line
+
+
+# -- examples do what they say ---------------------------------------------------------------------
+
+
+async def _run(example: str, folder: Path, url: str, key: str) -> str:
+    script = folder / "first.py"
+    script.write_text(example)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script),
+        env=environment({"TEXT_API_KEY": key, "SERVER_WS_URL": url, "PYTHONIOENCODING": "utf-8"}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, out.decode()
+    return out.decode()
+
+
+def _first_conversation() -> str:
+    (example,) = blocks(section(README.read_text(), "A first conversation"), "python")
+    return example
+
+
+async def test_the_first_conversation_runs(tmp_path: Path) -> None:
+    async with scripted(Script()) as server:
+        out = await _run(_first_conversation(), tmp_path, server.url, KEY["TEXT_API_KEY"])
+    assert server.starts()[0]["persona"] == "mia"
+    assert REPLY in out
+    kinds = [json.loads(line)["type"] for line in out.splitlines() if line.startswith("{")]
+    assert kinds == ["ack", "toolcall", "final", "done"]
+
+
+async def test_the_first_conversation_says_why_it_was_refused(tmp_path: Path) -> None:
+    async with scripted(Script()) as server:
+        assert "authentication_failed" in await _run(_first_conversation(), tmp_path, server.url, "wrong")
+
+
+@pytest.mark.engine
+async def test_the_first_conversation_with_the_demo(tmp_path: Path, demo_server: YapServer) -> None:
+    out = await _run(_first_conversation(), tmp_path, demo_server.ws_url, demo_server.api_key)
+    frames = {frame["type"]: frame for line in out.splitlines() if line.startswith("{") for frame in [json.loads(line)]}
+    assert [*frames] == ["ack", "toolcall", "final", "done"]
+    assert frames["toolcall"]["status"] == "no"
+    assert frames["final"]["normalized_text"] in out
+    assert frames["done"]["usage"]["completion_tokens"] > 0
+
+
+async def test_the_example_of_the_library_runs(tmp_path: Path) -> None:
+    (example,) = blocks(section(README.read_text(), "The command-line clients"), "python")
+    async with scripted(Script(token_delay=0.005, reply=f"{REPLY} {REPLY}")) as server:
+        example = example.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("KEY", KEY["TEXT_API_KEY"], 1)
+        library = str(BASE_DIR / "tests/clients")
+        out = await _run(f"import sys; sys.path.insert(0, {library!r})\n{example}", tmp_path, server.url, "")
+    assert REPLY[:40] in out
+    assert [start["user_utterance"] for start in server.starts()] == ["Tell me a story.", "Wait: what was her name?"]
+    assert server.starts()[1]["heard"] > 0
+
+
+def test_the_tool_prompt_is_read_as_advanced_says() -> None:
+    (prompt,) = blocks(section(ADVANCED.read_text(), "Tool prompts"), "text")
+    instructions, examples = split_examples(prompt)
+    assert "User:" not in instructions
+    assert len(examples) == prompt.count("User:") == 4
+    calls = [parse_calls(line.reply) for line in examples]
+    assert [call[0]["name"] if call else None for call in calls] == [None, "take_screenshot", "get_weather", None]
+    assert json.loads(schema(prompt))["items"]["properties"]["name"]["enum"] == ["get_weather", "take_screenshot"]
+
+
+def test_the_bad_settings_are_refused_as_the_readme_says() -> None:
+    said = section(README.read_text(), "Environment variables")
+    done = subprocess.run(
+        [sys.executable, "manage.py", "serve"],
+        env={**os.environ, "QUANTIZATION": "int3"},
+        cwd=BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() in said
