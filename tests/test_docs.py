@@ -199,6 +199,18 @@ def test_commands_and_files_that_are_named_exist(document: Path) -> None:
     assert set(re.findall(r"manage\.py (\w+)", text)) <= known
 
 
+def test_the_lines_of_trouble_are_the_ones_that_are_said() -> None:
+    files = [path for room in ("scripts", "inference", "yapserver") for path in (BASE_DIR / room).rglob("*.*")]
+    sources = "".join(path.read_text() for path in files if path.suffix in (".py", ".sh"))
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # one literal over several lines
+    cells = [cells[0] for cells in rows(section(ADVANCED.read_text(), "Troubleshooting"))]
+    lines = [found[1] for cell in cells if (found := re.match(r"`([^`]* [^`]*)`", cell))]
+    assert len(lines) > 8
+    for line in lines:
+        for part in re.split("…|NAME=", line.removeprefix("yap: ")):
+            assert part.strip() in sources, line
+
+
 def test_flags_of_clients_and_benchmarks_exist() -> None:
     told = set(re.findall(r"--[a-z][a-z-]+", section(README.read_text(), "The command-line clients")))
     sources = "".join(path.read_text() for path in (BASE_DIR / "tests/clients").rglob("*.py"))
