@@ -41,7 +41,7 @@ class Door:
     close_busy: int
 
 
-class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not typed
+class ChatConsumer(AsyncConsumer):
     """Speaks the protocol at ``/ws``. Made by ``as_asgi(serving=…, door=…, registry=…)``."""
 
     def __init__(self, serving: Serving, door: Door, registry: Registry) -> None:
@@ -74,6 +74,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # channels is not type
                 caller = await self._authenticate(credentials.key)
                 await self._check_ready()
                 place = await self._take_place(caller)
+                await self._check_ready()  # it may have waited for the place
             except ProtocolError as refusal:
                 await self._refuse(refusal)
                 return

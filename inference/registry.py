@@ -30,13 +30,9 @@ class Registry:
 
     @property
     def running(self) -> int:
-        """Turns running now."""
-        return sum(session.running for session in self._sessions)
+        """Turns running now. The one read that other threads may make."""
+        return sum(session.running for session in self)
 
     async def drain(self, timeout: float) -> None:
         """Let every running turn end and close; after ``timeout`` seconds close what is left."""
-        draining = [asyncio.create_task(session.drain()) for session in self]
-        if draining:
-            await asyncio.wait(draining, timeout=timeout)
-        for task in draining:
-            task.cancel()
+        await asyncio.gather(*(session.drain(timeout) for session in self))

@@ -185,13 +185,15 @@ class Session:
         await self._send(error_frame(error))
         await self._finish(self._policy.close_unauthorized)
 
-    async def drain(self) -> None:
-        """The server stops: let the running turn end, then close."""
-        task = self._task
-        if task is not None:
-            await asyncio.wait({task})
-        if self.state is not SessionState.CLOSING:
-            await self._finish(CLOSE_RESTART)
+    async def drain(self, timeout: float) -> None:
+        """The server stops: let the running turn end, cancel it after ``timeout`` seconds, then close."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout)
+        if self.state is SessionState.CLOSING:
+            return
+        self.state = SessionState.CLOSING
+        await self._stop_turn()
+        await self._finish(CLOSE_RESTART)
 
     async def aclose(self) -> None:
         """The connection is gone, however it ended: abort what runs, keep nothing. Idempotent."""

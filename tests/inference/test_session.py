@@ -958,7 +958,7 @@ async def test_draining_lets_the_running_turn_end() -> None:
         await line.say(START)
         await chat.wait_for_requests(1)
         line.serving.draining = True
-        draining = asyncio.create_task(line.session.drain())
+        draining = asyncio.create_task(line.session.drain(30))
         await settled()
         frame = await line.ask(START)
         assert (frame["error_code"], frame["retry_in"]) == ("server_draining", 5)
@@ -967,6 +967,17 @@ async def test_draining_lets_the_running_turn_end() -> None:
         assert line.types()[-1] == "done"
         assert line.text() == SAID
         assert line.closed == 1012
+
+
+async def test_a_turn_that_outlives_the_draining_is_cancelled() -> None:
+    chat = held(1)
+    async with talking(chat) as line:
+        await line.say(START)
+        await line.until(lambda frames: len(frames) == 2)
+        await line.session.drain(0.02)
+        assert line.frames[-1] == {"type": "done", "cancelled": True, "turn": 1}
+        assert line.closed == 1012
+        await chat.wait_idle()
 
 
 async def test_engines_that_are_gone_refuse_a_start_and_leave_the_session() -> None:
