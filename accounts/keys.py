@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 PREFIX_LENGTH = 8
 SECRET_LENGTH = 43  # 62 symbols each: 256 bits
 ENV_PREFIX = "env"  # what logs and usage show for TEXT_API_KEY; no row's prefix is this short
+TRY_PREFIX = "try"  # the same for the page that tries a persona
 
 _PREFIX_SYMBOLS = string.ascii_lowercase + string.digits
 _SECRET_SYMBOLS = string.ascii_letters + string.digits

@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import F, Sum
 from django.utils import timezone
 
+from accounts import tickets
 from accounts.callers import Caller, Limits, Window
 from accounts.keys import ENV_PREFIX, hash_key, prefix_of, same
 from accounts.models import LIMIT_FIELDS, ApiKey, Usage
@@ -31,9 +32,11 @@ _Row = dict[str, Any]
 
 
 async def find_caller(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
-    """The caller whose key this is, or None: unknown, expired or revoked. At most one query."""
+    """The caller whose key this is, or None: unknown, expired or revoked. One query; a ticket takes a few."""
     if text_api_key and same(key, text_api_key):
         return _env_caller(defaults)
+    if tickets.is_ticket(key):
+        return await tickets.find_caller(key, defaults)
     prefix = prefix_of(key)
     if prefix is None:
         return None
@@ -45,6 +48,8 @@ def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Ca
     """The same for synchronous views."""
     if text_api_key and same(key, text_api_key):
         return _env_caller(defaults)
+    if tickets.is_ticket(key):
+        return tickets.find_caller_sync(key, defaults)
     prefix = prefix_of(key)
     if prefix is None:
         return None

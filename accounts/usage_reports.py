@@ -31,6 +31,11 @@ class UsagePoint:
     sums: UsageSum
 
     @property
+    def errors(self) -> int:
+        """Errors of any code."""
+        return self.sums.errors.total()
+
+    @property
     def ttft_p50_ms(self) -> float | None:
         """Median time to first token; None without turns."""
         return percentile(self.sums.ttft, 0.5)

@@ -119,8 +119,8 @@ class Control:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     async def _refresh_callers(self) -> None:
-        """Keys that are connected, as they are now: revoked ones are shown the door, changed limits govern."""
-        callers = {session.caller for session in self._registry if session.caller.key_id is not None}
+        """Keys that are connected, as they are now: those that ended are shown the door, changed limits govern."""
+        callers = {s.caller for s in self._registry if s.caller.key_id is not None or s.caller.expires_at is not None}
         if not callers:
             return
         fresh = await self._read(lambda: {caller: self._source.caller(caller) for caller in callers})

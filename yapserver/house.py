@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -240,6 +241,6 @@ class House:
         return await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
 
     def _caller_now(self, caller: Caller) -> Caller | None:
-        if caller.key_id is None:
-            return caller
+        if caller.key_id is None:  # no row: TEXT_API_KEY, or a ticket, whose end was known from its beginning
+            return caller if caller.expires_at is None or caller.expires_at > time.time() else None
         return caller_for_sync(caller.key_id, self._limits, caller.fingerprint)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from yapserver.env import BASE_DIR, read
+from yapserver.navigation import favicon, navigation
 
 ENV = read()
 ENV.RUN_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,7 +166,16 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
-UNFOLD: dict[str, Any] = {"SITE_TITLE": "Yap", "SITE_HEADER": "Yap", "SITE_SYMBOL": "forum", "SHOW_VIEW_ON_SITE": False}
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Yap",
+    "SITE_HEADER": "Yap",
+    "SITE_SYMBOL": "forum",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": favicon}],
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "yapserver.dashboard.callback",
+    "SIDEBAR": {"navigation": navigation()},
+}
 
 # Behind TLS everything is strict; on plain http://127.0.0.1 a secure cookie would lock the operator out of the admin.
 SESSION_COOKIE_HTTPONLY = True

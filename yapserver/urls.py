@@ -5,9 +5,16 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 
+from accounts.ticket_view import ticket
+from yapserver.dashboard import live
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("inference.urls")),
+    path("admin/live/", live, name="dashboard-live"),
+    path("admin/ticket/<slug:slug>/", ticket, name="ticket"),
     path("admin/", admin.site.urls),
+    path("api/v1/", include("personas.urls")),
+    path("api/v1/", include("accounts.urls")),
     path(
         "api/schema/",
         SpectacularAPIView.as_view(permission_classes=[AllowAny], authentication_classes=[]),

@@ -7,6 +7,7 @@ when an engine is built, never before.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -18,6 +19,7 @@ from inference.engines import model_config
 from inference.engines.arguments import LaunchPlan, plan
 from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
 from inference.engines.device import Device, probe
+from inference.engines.late_tokens import LateTokens
 from inference.engines.spec import EngineSpec, ModelRefused
 from inference.engines.tokenizer import end_token_ids, load_tokenizer
 
@@ -87,6 +89,7 @@ class VllmEngine:
         self._llm = AsyncLLM.from_vllm_config(
             config, usage_context=UsageContext.ENGINE_CONTEXT, stat_loggers=[recorder], enable_log_requests=False
         )
+        self._late = LateTokens(self._llm.output_processor, self._metrics.tokens_after_cancel)
         self._ends = end_token_ids(tokenizer, spec.model)
         self._sampling_params = partial(
             SamplingParams,
@@ -131,8 +134,12 @@ class VllmEngine:
         try:
             stream = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
             async with aclosing(stream):
-                async for output in stream:
-                    yield self._delta(output)
+                try:
+                    async for output in stream:
+                        yield self._delta(output)
+                except (GeneratorExit, asyncio.CancelledError):
+                    self._late.aborted()
+                    raise
         except self._dead_errors as error:
             raise EngineDead(f"the {self.role} engine is gone") from error
         except self._lost_errors as error:
@@ -181,13 +188,18 @@ class _Metrics:
     """One engine's Prometheus series in a registry of its own, and the scheduler's last word."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry
+        from prometheus_client import CollectorRegistry, Counter
 
         self.registry = CollectorRegistry()
+        self.tokens_after_cancel = Counter(
+            "yap_tokens_after_cancel", "Tokens still generated for aborted requests", registry=self.registry
+        )
         self._last: Any = None
-        self._queries = self._hits = 0
+        self._queries = self._hits = self._generated = 0
 
-    def keep(self, scheduler: Any) -> None:
+    def keep(self, scheduler: Any, iteration: Any) -> None:
+        if iteration is not None:
+            self._generated += iteration.num_generation_tokens
         if scheduler is None:
             return
         self._last = scheduler
@@ -202,6 +214,7 @@ class _Metrics:
             "waiting": waiting,
             "kv_usage": busy.kv_cache_usage if busy else 0.0,
             "prefix_hit_rate": self._hits / self._queries if self._queries else 0.0,
+            "generated": self._generated,
         }
 
 
@@ -219,7 +232,7 @@ def _metrics_recorder() -> tuple[type[Any], _Metrics]:
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
             try:
-                metrics.keep(scheduler_stats)
+                metrics.keep(scheduler_stats, iteration_stats)
                 super().record(scheduler_stats, iteration_stats, *args, **kwargs)
             except Exception:
                 logger.exception("engine statistics were not recorded")

@@ -1,0 +1,7 @@
+"""REST of this room."""
+
+from django.urls import path
+
+from accounts.views import UsageView
+
+urlpatterns = [path("usage/", UsageView.as_view(), name="usage")]

@@ -1,0 +1,7 @@
+"""REST of this room."""
+
+from django.urls import path
+
+from personas.views import PersonaListView
+
+urlpatterns = [path("personas/", PersonaListView.as_view(), name="personas")]

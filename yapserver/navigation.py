@@ -1,0 +1,53 @@
+"""The admin's frame: its icon, and the sidebar with what this operator may look at, in the order of a day's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+
+def favicon(_request: HttpRequest) -> str:
+    """Unfold's ``SITE_FAVICONS``."""
+    return static("yapserver/favicon.svg")
+
+
+def navigation() -> list[dict[str, Any]]:
+    """Unfold's ``SIDEBAR["navigation"]``."""
+    return [
+        {"title": None, "items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse_lazy("admin:index")}]},
+        {
+            "title": "Characters",
+            "items": [
+                _page("Personas", "theater_comedy", "personas", "persona"),
+                _page("Phrase lists", "block", "personas", "phraselist"),
+            ],
+        },
+        {
+            "title": "Access",
+            "items": [
+                _page("API keys", "key", "accounts", "apikey"),
+                _page("Usage", "bar_chart", "accounts", "usage"),
+            ],
+        },
+        {
+            "title": "Operators",
+            "items": [_page("Users", "person", "auth", "user"), _page("Groups", "group", "auth", "group")],
+        },
+    ]
+
+
+def _page(title: str, icon: str, app: str, model: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "permission": _may_view(f"{app}.view_{model}"),
+    }
+
+
+def _may_view(right: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: request.user.has_perm(right)
