@@ -143,8 +143,7 @@ class Casting:
             return found
         if fields.gender is None or fields.personality is None:
             return None
-        found = self._catalogue.by_style(fields.gender, fields.personality)
-        return found if found is not None and (allowed is None or found.slug in allowed) else None
+        return self._catalogue.by_style(fields.gender, fields.personality, allowed)
 
     def character(
         self,

@@ -54,9 +54,9 @@ class Catalogue:
         """The enabled persona with this slug."""
         return self.personas.get(slug)
 
-    def by_style(self, gender: str, personality: str) -> PersonaSnapshot | None:
-        """The first enabled persona (by slug) with this gender and personality."""
-        for persona in self.personas.values():
-            if persona.gender == gender and persona.personality == personality:
+    def by_style(self, gender: str, personality: str, allowed: frozenset[str] | None = None) -> PersonaSnapshot | None:
+        """The first enabled persona (by slug) with this gender and personality, of those ``allowed`` (None: all)."""
+        for slug, persona in self.personas.items():
+            if persona.gender == gender and persona.personality == personality and (allowed is None or slug in allowed):
                 return persona
         return None
