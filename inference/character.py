@@ -15,6 +15,7 @@ from inference.phrases import PhraseAutomaton
 from inference.prompt import ChatFormat, TranscriptFormat
 from inference.protocol import ErrorCode, PersonaFields, ProtocolError
 from inference.tool_call import DEFAULT_TOOL_PROMPT
+from inference.vocabulary import Spelling, Vocabulary, no_spelling
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ class PromptLimits:
 
 @dataclass(frozen=True, slots=True)
 class Guarding:
-    """A phrase list, compiled: what the guard runs and the token biases of every step."""
+    """A phrase list, compiled: what the guard runs, the token biases of every step, the tokens that spell a phrase."""
 
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
+    spelling: Spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Casting:
         self.limits = limits
         self._tool = tool
         self._catalogue = Catalogue()
+        self._vocabulary: Vocabulary | None = None
         self._guarding: dict[tuple[PhraseRule, ...], Guarding] = {}
         self._chat_ids = lru_cache(maxsize=512)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=512)(self._encode_tool)
@@ -127,7 +130,10 @@ class Casting:
         if len(bias) > MAX_BIASED_TOKENS:
             logger.warning("%d biased tokens, only the first %d are used", len(bias), MAX_BIASED_TOKENS)
             bias = dict(list(bias.items())[:MAX_BIASED_TOKENS])
-        return Guarding(automaton, bias)
+        if self.chat is None or not rules:
+            return Guarding(automaton, bias, no_spelling)
+        self._vocabulary = self._vocabulary or self.chat.vocabulary()
+        return Guarding(automaton, bias, self._vocabulary.spelling(automaton))
 
     # -- characters --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from inference.phrase_automaton import Matcher, Pattern, PhraseAutomaton, exact, fold, is_word, may_start
+from inference.phrase_automaton import BLANKS, Matcher, Pattern, PhraseAutomaton, exact, fold, is_word, may_start
 
 __all__ = ["Hit", "PhraseAutomaton", "PhraseGuard"]
 
@@ -84,8 +84,8 @@ class PhraseGuard:
     """
 
     __slots__ = (
-        "_automaton", "_best", "_chars", "_cursors", "_cuts", "_ended", "_hit", "_match", "_pending", "_refuted",
-        "_released",
+        "_automaton", "_best", "_chars", "_cursors", "_cuts", "_ended", "_gap", "_hit", "_match", "_pending",
+        "_refuted", "_released",
     )  # fmt: skip
 
     def __init__(self, automaton: PhraseAutomaton) -> None:
@@ -94,6 +94,7 @@ class PhraseGuard:
         self._chars: list[str] = []  # the text as delivered and held, cuts closed
         self._released = 0  # how many of them have left
         self._cuts: list[tuple[int, int]] = []  # (index, characters cut before it)
+        self._gap = False  # a blank right behind the last cut would be the second one
         self._best: _Match | None = None
         self._pending: list[_Match] = []  # whole-word matches at the very end
         # Whole-word matches that a letter behind them refuted. They count again if the text is rewound to their end, so
@@ -136,6 +137,7 @@ class PhraseGuard:
 
         After a hit nothing more is looked at until ``rewind`` or ``skip``: text fed meanwhile is kept behind it.
         """
+        text = self._close_gap(text)
         first = len(self._chars)
         self._chars.extend(text)
         if self._hit is not None:
@@ -175,19 +177,35 @@ class PhraseGuard:
     def skip(self) -> tuple[str, Hit | None]:
         """Cut the phrase that was hit and go on with what was fed behind it, as if it followed the text before it.
 
+        Of the blanks around the cut one is left: the one before it, or that of a phrase that has blanks at both ends.
         Gives what ``feed`` gives (after ``finish``: what ``finish`` gives). Coordinates go on counting the
         characters cut. Raises RuntimeError without a hit.
         """
         if self._match is None:
             raise RuntimeError("nothing to skip: no hit")
         start, end = self._match.start, self._match.end
+        if end - start > 1 and self._chars[start] in BLANKS and self._chars[end - 1] in BLANKS:
+            end -= 1
         rest = "".join(self._chars[end:])
         inside = sum(length for index, length in self._cuts if start < index <= end)
         self._cuts = [cut for cut in self._cuts if cut[0] <= start] + [(start, end - start + inside)]
         self._restart(start)
+        self._gap = not start or self._chars[-1].isspace()
+        rest = self._close_gap(rest)
         self._chars.extend(rest)
         self._read(rest, start)
         return self._settle()
+
+    def _close_gap(self, text: str) -> str:
+        """``text`` without the blank that a cut would leave doubled."""
+        if not self._gap or not text:
+            return text
+        self._gap = False
+        if text[0] not in BLANKS:
+            return text
+        index, length = self._cuts[-1]
+        self._cuts[-1] = index, length + 1
+        return text[1:]
 
     def _coordinate(self, index: int) -> int:
         return index + sum(length for at, length in self._cuts if at <= index) if self._cuts else index
@@ -206,6 +224,7 @@ class PhraseGuard:
     def _restart(self, index: int) -> None:
         """Stand at ``index`` as if nothing behind it had been fed. Only text within the automaton's reach matters."""
         del self._chars[index:]
+        self._gap = False
         self._released = min(self._released, index)
         self._hit = self._match = None
         self._pending = []

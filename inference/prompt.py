@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from inference.history import Exchange, Line, flatten
 from inference.tool_call import split_examples
+from inference.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -162,6 +163,10 @@ class ChatFormat:
         if user_ids is None:
             return list(self.first_silent if first else self.next_silent)
         return [*(self.first_user if first else self.next_user), *user_ids, *self.after_user]
+
+    def vocabulary(self) -> Vocabulary:
+        """The texts of the model's tokens. Takes a fraction of a second."""
+        return Vocabulary(self._tokenizer)
 
     # -- what the record asks (history.ExchangeFormat) ---------------------------------------------
 

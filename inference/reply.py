@@ -17,16 +17,22 @@ from tokenizers.decoders import DecodeStream
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
 from inference.phrases import Hit, PhraseAutomaton, PhraseGuard
 from inference.sampling import Sampling
+from inference.vocabulary import Spelling, no_spelling
 
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
+# From then on in a reply, tokens that spell a phrase all by themselves are not drawn again: each of them would be taken
+# back, so nothing else is lost, and a list that is met at every step costs no retry at every step.
+RETRIES_BEFORE_FORBIDDING = 8
 FORBIDDEN = -100.0
+MAX_BIASES = 1000  # of the 1,024 that an engine takes; the rest is for what a retry forbids
 _HALF = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What a reply is made of. ``logit_bias`` holds for every step; ``max_tokens`` bounds what is kept."""
+    """What a reply is made of. ``logit_bias`` holds for every step; ``max_tokens`` bounds what is kept; ``spelling``
+    knows the tokens that spell a phrase all by themselves."""
 
     prompt_ids: Sequence[int]
     sampling: Sampling
@@ -34,14 +40,14 @@ class ReplyPlan:
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
     request_id: str
+    spelling: Spelling = no_spelling
 
 
 class Reply:
     """Runs once: iterate :meth:`stream`, then read what it came to.
 
     ``finish_reason`` is ``stop`` or ``length`` after a whole reply, None after an interrupted one. ``suppressed``
-    counts
-    the phrases that were taken back or cut; ``prompt_tokens`` and ``cached_tokens`` are the engine's.
+    counts the phrases that were taken back or cut; ``prompt_tokens`` and ``cached_tokens`` are the engine's.
     """
 
     def __init__(self, engine: Engine, plan: ReplyPlan) -> None:
@@ -55,6 +61,7 @@ class Reply:
         self._ready = ""  # let go by the guard, waiting for the rest of its token to be let go too
         self._shown: list[str] = []
         self._forbidden: dict[int, set[int]] = {}
+        self._bias = dict(plan.logit_bias)  # of every step
         self._retries = 0
         self._cut = False
         self._requests = 0
@@ -94,8 +101,9 @@ class Reply:
 
     async def stream(self) -> AsyncGenerator[str, None]:
         """Text in the order it may be shown, never empty. Raises :class:`EngineDead`."""
-        bias, steps = self._plan.logit_bias, self._plan.max_tokens
+        bias, steps = self._bias, self._plan.max_tokens
         while True:
+            begun = len(self._ids)
             hit: Hit | None = None
             ended: str | None = None
             async with aclosing(self._engine.generate(self._request(steps, bias))) as deltas:
@@ -109,7 +117,8 @@ class Reply:
             if hit is None:
                 if ended not in ("stop", "length"):
                     raise EngineDead(f"the engine ended a request with {ended!r}")
-                if ended == "stop" or len(self._ids) >= self._plan.max_tokens:
+                full = len(self._ids) - begun < steps  # the context is: fewer tokens came than were asked for
+                if ended == "stop" or full or len(self._ids) >= self._plan.max_tokens:
                     text, hit = self._settle(*self._guard.finish())
                     if text:
                         yield text
@@ -117,7 +126,7 @@ class Reply:
                         self.finish_reason = ended
                         return
             if hit is None:  # the one step with a token forbidden is done: on as before
-                bias, steps = self._plan.logit_bias, self._plan.max_tokens - len(self._ids)
+                bias, steps = self._bias, self._plan.max_tokens - len(self._ids)
             elif hit.stop:
                 self.finish_reason = "stop"
                 return
@@ -207,7 +216,7 @@ class Reply:
         tried = self._forbidden.get(self._boundary(hit.start)[0], ())
         return self._retries < RETRIES_PER_REPLY and len(tried) < RETRIES_PER_POSITION
 
-    def _go_back(self, hit: Hit) -> Mapping[int, float]:
+    def _go_back(self, hit: Hit) -> dict[int, float]:
         """Forget everything from the phrase's first token on; the biases that keep it from coming again there."""
         count, length = self._boundary(hit.start)
         # What shares the first token with the phrase was let go by the guard, but never shown.
@@ -224,7 +233,10 @@ class Reply:
         self._guard.rewind(length)
         self._retries += 1
         self.suppressed += 1
-        return {**self._plan.logit_bias, **dict.fromkeys(forbidden, FORBIDDEN)}
+        if self._retries > RETRIES_BEFORE_FORBIDDING:
+            spelling = sorted(self._plan.spelling(hit.phrase))[: max(0, MAX_BIASES - len(self._bias))]
+            self._bias = {**self._bias, **dict.fromkeys(spelling, FORBIDDEN)}
+        return {**self._bias, **dict.fromkeys(forbidden, FORBIDDEN)}
 
     def _request(self, steps: int, bias: Mapping[int, float]) -> GenerationRequest:
         self._requests += 1

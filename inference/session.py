@@ -466,6 +466,7 @@ class Session:
                 automaton=character.guarding.automaton,
                 logit_bias=character.guarding.logit_bias,
                 request_id=f"chat-{self.connection}-{self._turns}",
+                spelling=character.guarding.spelling,
             )
             chat_plan = ChatPlan(chat, partial(self._chat_ids, character), reply, character.output_style)
         if tool and casting.transcript is not None and self._transcript is not None:

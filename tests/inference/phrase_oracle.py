@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from personas.snapshot import PhraseRule
 
+BLANKS = " \t\u00a0"
 SAME = {"’": "'", "‘": "'", "ʼ": "'", "″": '"', "“": '"', "”": '"'}
 
 
@@ -22,7 +23,7 @@ def in_word(text: str, index: int) -> bool:
 
 
 def on_new_line(text: str, index: int) -> bool:
-    before = text[:index].rstrip(" \t\u00a0")
+    before = text[:index].rstrip(BLANKS)
     return not before or before[-1] in "\n\r\u2028\u2029"
 
 
@@ -140,5 +141,14 @@ def deliver(items: Sequence[Listed], text: str) -> str:
         if stop:
             return text[:start]
         floor = max(floor, exposed(items, text, {start}))
-        text = text[:start] + text[end:]
+        text = cut(text, start, end)
     return text
+
+
+def cut(text: str, start: int, end: int) -> str:
+    """Without ``[start, end)``, and with one blank at most where it was."""
+    if end - start > 1 and text[start] in BLANKS and text[end - 1] in BLANKS:
+        end -= 1
+    if text[end : end + 1] and text[end] in BLANKS and (not start or text[start - 1].isspace()):
+        end += 1
+    return text[:start] + text[end:]
