@@ -1,4 +1,4 @@
-"""One engine for all: its arguments and its sampling, computed once by the server's own code and given to each system."""
+"""One engine for all: its arguments and sampling, computed once by the server's own code and given to each system."""
 
 from __future__ import annotations
 

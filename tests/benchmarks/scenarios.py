@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
@@ -107,7 +108,7 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
     steps: list[float] = []
     after: list[int] = []
     done: list[float] = []
-    for number in range(repeat):
+    for _ in range(repeat):
         for line in lines:  # those that came to their end meanwhile
             if line.timeline.ended is not None:
                 await line.open()
@@ -322,5 +323,4 @@ async def _all(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 def _gaps(times: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-
+    return [later - earlier for earlier, later in pairwise(times)]

@@ -157,9 +157,7 @@ def _systems(plan: Plan, shared: Engine, out: Path, progress: Progress) -> Itera
                 systems.append(vllm_serve(shared, clients, out, template))
             else:
                 server = name.removeprefix("yap-")
-                systems.append(
-                    yap(server, shared, clients, out, places=plan.places, history=plan.history_tokens)
-                )
+                systems.append(yap(server, shared, clients, out, places=plan.places, history=plan.history_tokens))
             if not together:
                 systems[-1].wait_ready()
                 progress.advance(bar)
@@ -228,7 +226,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batched-tokens", type=int, help="the engine's max_num_batched_tokens; default: 512")
     parser.add_argument("--quantization", default="auto", help="as Yap's QUANTIZATION; default: auto")
     parser.add_argument("--reply-tokens", type=int, help="longest reply; default: 96")
-    parser.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for what it finds; default: benchmark")
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmark"), help="folder for what it finds; default: benchmark"
+    )
     parser.add_argument("--short", action="store_true", help="a minute's worth: whether it works, not how fast")
     return parser.parse_args(argv)
 

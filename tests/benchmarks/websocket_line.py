@@ -147,7 +147,10 @@ class WebSocketLine(Line, asyncio.Protocol):
         if message["type"] == "done" and "turn" in message:  # one without answers a cancel that came too late
             if usage := message.get("usage"):
                 self.timeline.tokens = usage["completion_tokens"]
-                self.timeline.prompt_tokens, self.timeline.cached_tokens = usage["prompt_tokens"], usage["cached_tokens"]
+                self.timeline.prompt_tokens, self.timeline.cached_tokens = (
+                    usage["prompt_tokens"],
+                    usage["cached_tokens"],
+                )
             self._end(now)
         elif message["type"] == "error":
             self.last_error = message["error_code"]

@@ -1,7 +1,7 @@
 """A process that does scenarios: the clients', or the raw engine's. One JSON command per line in, one answer out.
 
-    python -m tests.benchmarks.worker clients
-    python -m tests.benchmarks.worker raw < (its first line holds the engine's arguments)
+python -m tests.benchmarks.worker clients
+python -m tests.benchmarks.worker raw < (its first line holds the engine's arguments)
 """
 
 from __future__ import annotations

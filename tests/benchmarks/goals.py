@@ -1,0 +1,87 @@
+"""What serving may cost on two cores with the tiny model, and whether it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.figures import RAW, Results, percentile
+
+VLLM = "vllm serve"
+CPU_GOALS_US = {"yap-daphne": 60.0, "yap-uvicorn": 35.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``found`` against ``limit``, both ready to be read; ``met`` is None where it was not measured."""
+
+    system: str
+    what: str
+    limit: str
+    found: str
+    met: bool | None
+
+
+def goals(results: Results) -> list[Goal]:
+    """Every goal of every Yap that was measured."""
+    found = [goal for system in results.systems() if system.startswith("yap") for goal in _of(results, system)]
+    return [goal for goal in found if goal.met is not None]
+
+
+def said_and_cached(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """(cached over said of all turns but the first, the worst turn's)."""
+    later = rows[1:]
+    whole = sum(row["cached"] for row in later) / max(1, sum(row["said"] for row in later))
+    return whole, min((row["cached"] / row["said"] for row in later), default=math.nan)
+
+
+def _of(results: Results, system: str) -> Iterator[Goal]:
+    def most(what: str, value: float, limit: float, unit: str, digits: int = 2) -> Goal:
+        known = None if math.isnan(value) else value <= limit
+        return Goal(system, what, f"≤ {limit:g} {unit}".rstrip(), f"{value:.{digits}f} {unit}".rstrip(), known)
+
+    def least(what: str, value: float, limit: float) -> Goal:
+        return Goal(system, what, f"≥ {limit:g}", f"{value:.3f}", None if math.isnan(value) else value >= limit)
+
+    def against(what: str, ours: float, theirs: float, scale: float, unit: str) -> Goal:
+        known = None if math.isnan(ours) or math.isnan(theirs) else ours < theirs
+        limit = f"< {theirs * scale:.2f} {unit} ({VLLM})"
+        return Goal(system, what, limit, f"{ours * scale:.2f} {unit}", known)
+
+    share, top = results.share, max(results.clients(), default=0)
+    over50, over99 = (
+        share("first_token", system, "ttft", q) - share("first_token", RAW, "ttft", q) for q in (0.5, 0.99)
+    )
+    yield most("first token over raw, one client, p50", over50 * 1000, 1.0, "ms")
+    yield most("first token over raw, one client, p99", over99 * 1000, 5.0, "ms")
+    for clients in results.clients():
+        ours, theirs = (share("load", name, "ttft", 0.5, clients) for name in (system, VLLM))
+        yield against(f"first token p50, {clients} clients", ours, theirs, 1000, "ms")
+    cost = results.over_raw("load", system, "cpu_us_per_frame", top)
+    yield most(f"processor time per frame over raw, {top} clients", cost, CPU_GOALS_US.get(system, 60.0), "µs", 1)
+    ours, theirs = (results.middle("load", name, "cpu_us_per_frame", top) for name in (system, VLLM))
+    yield against(f"processor time per frame, {top} clients", ours, theirs, 1, "µs")
+    yield least(
+        f"tokens a second over raw's, {top} clients", results.ratio("load", system, "tokens_per_second", top), 0.95
+    )
+    rate = results.middle("load", system, "tokens_per_second", top) / results.middle(
+        "load", VLLM, "tokens_per_second", top
+    )
+    yield least(f"tokens a second over {VLLM}'s, {top} clients", rate, 1.3)
+    yield most("cancel → done, p50", share("first_token", system, "cancel_done", 0.5) * 1000, 2.0, "ms")
+    for cell in results.of("late_frames", system):
+        yield most("frames after a turn's end", cell.numbers["late_frames"], 0, "", 0)
+    yield most("tokens computed after a cancel, most", share("slot", system, "tokens_after", 1.0), 1, "", 0)
+    for cell in results.of("conversation", system):
+        whole, _ = said_and_cached(cell.numbers["rows"])
+        yield least("cached of what was already said, long conversation", whole, 0.97)
+    for cell in results.of("idle", system):
+        yield most("memory of an idle connection", cell.numbers["memory_per_connection"] / 1024, 60, "KiB", 1)
+        quiet, beside = (percentile(cell.numbers[name], 0.99) for name in ("quiet_gap", "beside_gap"))
+        yield most("p99 gap beside idle connections over the quiet one", beside / quiet, 1.10, "×")
+    for cell in results.of("storm", system):
+        yield most("handshake in a storm, slowest", max(cell.numbers["answered"], default=math.nan), 1.0, "s")
+        quiet, stormy = (percentile(cell.numbers[name], 0.99) for name in ("quiet_gap", "storm_gap"))
+        yield most("p99 gap in a storm over the quiet one", stormy / quiet, 3.0, "×")
