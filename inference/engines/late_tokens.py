@@ -14,7 +14,8 @@ STEPS_AFTER_ABORT = 64  # an abort is in force after one or two
 class OutputProcessor(Protocol):
     """The part of vLLM's ``OutputProcessor`` that is touched."""
 
-    request_states: Container[str]
+    @property
+    def request_states(self) -> Container[str]: ...
 
     def process_outputs(self, outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any: ...
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ class Processor:
     request_states: set[str] = field(default_factory=lambda: {"a", "b"})
     given: list[Any] = field(default_factory=list)
 
-    def process_outputs(self, outputs: list[Output], *args: Any, **kwargs: Any) -> str:
+    def process_outputs(self, outputs: Sequence[Any], *args: Any, **kwargs: Any) -> str:
         self.given.append((args, kwargs))
         return "processed"
 
