@@ -47,6 +47,8 @@ class Facts:
         for role, told in engines.status().items():
             if told["state"] != "ready":
                 return False, f"{role} engine {told['state']}: {told['reason']}".rstrip(": ")
+        if not engines.ready:  # it has died, and that has not been looked at yet
+            return False, "an engine has died"
         return (True, "") if self.serving.started else (False, "loading the catalogue")
 
 

@@ -33,7 +33,9 @@ class Environment(BaseSettings):
     Raises pydantic's ``ValidationError``; :func:`read` turns that into the one-line exit an operator sees.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     # -- access ------------------------------------------------------------------------------------
     TEXT_API_KEY: str | None = Field(None, description="a key that always works, beside those in the database")
@@ -195,6 +197,8 @@ def explain(error: ValidationError) -> str:
         return str(first["msg"]).removeprefix("Value error, ")
     name = str(first["loc"][0])
     shown = "…" if name in _SECRETS else repr(first["input"])
+    if first["type"].startswith("bool"):
+        return f"{name}={shown}: allowed are 1/0, true/false, yes/no"
     return f"{name}={shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 

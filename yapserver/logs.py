@@ -9,7 +9,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 MAX_BYTES = 100 * 1024 * 1024
-_KEY_IN_TEXT = re.compile(r"((?:api_key=|yap\.key\.|x-api-key:\s*|bearer\s+))[^\s&\"'#,;]+", re.IGNORECASE)
+_BEFORE_KEY = r"api_key=|yap\.key\.|x-api-key['\"]?\s*[:,]\s*(?:b?['\"])?|bearer\s+"
+_KEY_IN_TEXT = re.compile(rf"({_BEFORE_KEY})[^\s&\"'#,;]+", re.IGNORECASE)
+_FORMATTER = logging.Formatter()
 
 
 def redact(text: str) -> str:
@@ -25,6 +27,8 @@ class RedactKeys(logging.Filter):
         clean = redact(message)
         if clean != message:
             record.msg, record.args = clean, ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = redact(_FORMATTER.formatException(record.exc_info))  # formatters take this as it is
         return True
 
 

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from yapserver import daphne_socket
+from yapserver.daphne_socket import MAX_INBOUND_BYTES, MAX_STALLED_BYTES, MAX_STALLED_S, completed
+
+
+class Timer:
+    def __init__(self, seconds: float, call: Any) -> None:
+        self.seconds, self.call, self.cancelled = seconds, call, False
+
+    def active(self) -> bool:
+        return not self.cancelled
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.producer: Any = "the HTTP channel's"
+        self.aborted = False
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        self.producer = None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
+        assert self.producer is None
+        assert streaming
+        self.producer = producer
+
+    def abortConnection(self) -> None:  # noqa: N802
+        self.aborted = True
+
+
+class Protocol:
+    """Daphne's WebSocket protocol, as far as it is touched."""
+
+    STATE_OPEN, STATE_CLOSED = 3, 0
+
+    def __init__(self) -> None:
+        self.transport = Transport()
+        self.maxMessagePayloadSize = self.maxFramePayloadSize = 0
+        self.state = self.STATE_OPEN
+        self.close_codes: list[int] = []
+
+    def sendCloseFrame(self, code: int, isReply: bool) -> None:  # noqa: N802, N803
+        assert not isReply
+        self.close_codes.append(code)
+
+
+class Daphne:
+    def __init__(self) -> None:
+        self.protocol = Protocol()
+        self.sent: list[dict[str, Any]] = []
+        self.send = completed(partial(self._handle_reply, self.protocol))
+
+    async def _handle_reply(self, protocol: Protocol, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def token(self, size: int) -> None:
+        await self.send({"type": "websocket.send", "text": "x" * size})
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Timer]]:
+    from twisted.internet import reactor
+
+    made: list[Timer] = []
+
+    def call_later(seconds: float, call: Any) -> Timer:
+        made.append(Timer(seconds, call))
+        return made[-1]
+
+    monkeypatch.setattr(reactor, "callLater", call_later)
+    return made  # type: ignore[return-value]
+
+
+def test_other_servers_wait_in_send_themselves() -> None:
+    async def send(message: dict[str, Any]) -> None: ...
+
+    assert completed(send) is send
+    other = partial(send, {})
+    assert completed(other) is other
+
+
+async def test_messages_above_the_protocols_limit_come_in_to_be_answered() -> None:
+    daphne = Daphne()
+    assert daphne.protocol.maxMessagePayloadSize == daphne.protocol.maxFramePayloadSize == MAX_INBOUND_BYTES
+    assert MAX_INBOUND_BYTES > 1024 * 1024
+
+
+async def test_a_client_that_reads_is_left_alone(timers: list[Timer]) -> None:
+    daphne = Daphne()
+    for _ in range(10):
+        await daphne.token(MAX_STALLED_BYTES)
+        daphne.protocol.transport.producer.pauseProducing()
+        daphne.protocol.transport.producer.resumeProducing()
+    assert len(daphne.sent) == 10
+    assert not daphne.protocol.transport.aborted
+    assert all(timer.cancelled for timer in timers)
+
+
+async def test_a_client_that_does_not_read_is_cut_off_by_the_clock(timers: list[Timer]) -> None:
+    daphne = Daphne()
+    producer = daphne.protocol.transport.producer
+    producer.pauseProducing()
+    producer.pauseProducing()  # every further write says so again
+    assert [timer.seconds for timer in timers] == [MAX_STALLED_S]
+    timers[0].call()
+    assert daphne.protocol.transport.aborted
+
+
+async def test_a_client_that_does_not_read_is_cut_off_by_what_piles_up(timers: list[Timer]) -> None:
+    daphne = Daphne()
+    producer = daphne.protocol.transport.producer
+    producer.pauseProducing()
+    for _ in range(10):
+        await daphne.token(MAX_STALLED_BYTES // 10)
+        producer.pauseProducing()
+    before = daphne.protocol.transport.aborted
+    await daphne.token(100)
+    assert (before, daphne.protocol.transport.aborted) == (False, True)
+    assert len(daphne.sent) == 10
+    assert timers[0].cancelled
+
+
+async def test_a_connection_that_ended_needs_no_clock(timers: list[Timer]) -> None:
+    daphne = Daphne()
+    daphne.protocol.transport.producer.pauseProducing()
+    daphne.protocol.transport.producer.stopProducing()
+    assert timers[0].cancelled
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1012, 1013, 4000])
+async def test_every_close_code_is_sent(code: int) -> None:
+    daphne = Daphne()
+    await daphne.send({"type": "websocket.close", "code": code})
+    assert daphne.protocol.close_codes == [code]
+    assert not daphne.sent
+    daphne.protocol.state = Protocol.STATE_CLOSED
+    await daphne.send({"type": "websocket.close", "code": code})
+    assert daphne.protocol.close_codes == [code]
+
+
+def test_the_limits() -> None:
+    assert daphne_socket.MAX_STALLED_BYTES <= 4 * 1024 * 1024
