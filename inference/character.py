@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from accounts.callers import Caller
 from inference.phrases import PhraseAutomaton
 from inference.prompt import ChatFormat, TranscriptFormat
 from inference.protocol import ErrorCode, PersonaFields, ProtocolError
@@ -136,6 +137,50 @@ class Casting:
         return Guarding(automaton, bias, self._vocabulary.spelling(automaton))
 
     # -- characters --------------------------------------------------------------------------------
+
+    def cast(
+        self,
+        fields: PersonaFields,
+        before: Character | None,
+        tool_prompt: str | None,
+        user_name: str | None,
+        caller: Caller,
+    ) -> Character:
+        """The character that a message of this caller asks for, ``before`` being the session's own so far.
+
+        Raises :class:`ProtocolError` where the message leaves it unknown, or asks for what the key may not have.
+        """
+        if fields.chat_prompt is not None and not caller.own_chat_prompt:
+            raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
+        if tool_prompt is not None and not caller.own_tool_prompt:
+            raise ProtocolError(ErrorCode.INVALID_TOOL_PROMPT, "this key may not bring its own tool_prompt")
+        if before is None and fields.persona is None:
+            if fields.gender is None:
+                raise ProtocolError(ErrorCode.MISSING_GENDER, "a session's first start needs gender, or persona")
+            if fields.personality is None:
+                raise ProtocolError(
+                    ErrorCode.MISSING_PERSONALITY, "a session's first start needs personality, or persona"
+                )
+        if before is not None:
+            before = self.renewed(before, user_name)
+            if not fields and tool_prompt is None:
+                return before
+            if fields.persona is None and (fields.gender or fields.personality):
+                fields = replace(
+                    fields,
+                    gender=fields.gender or before.gender,
+                    personality=fields.personality or before.personality,
+                )
+        snapshot: PersonaSnapshot | None = self.stored(fields, caller.personas)
+        same = before is not None and (fields.gender, fields.personality) in (
+            (None, None),
+            (before.gender, before.personality),
+        )
+        if snapshot is None and before is not None and same and fields.persona is None:
+            snapshot = before.snapshot
+            if before.own_prompt and fields.chat_prompt is None:
+                fields = replace(fields, chat_prompt=before.chat_prompt)
+        return self.character(fields, snapshot=snapshot, before=before, tool_prompt=tool_prompt, user_name=user_name)
 
     def stored(self, fields: PersonaFields, allowed: frozenset[str] | None) -> PersonaSnapshot | None:
         """The stored persona that a message names, by slug, else by gender and personality.

@@ -22,7 +22,8 @@ from accounts.credentials import credentials_from_scope
 from accounts.places import Place, Places
 from inference.protocol import ErrorCode, ProtocolError, error_frame
 from inference.registry import Registry
-from inference.session import CLOSE_RESTART, RETRY_IN_S, Serving, Session
+from inference.serving import CLOSE_RESTART, RETRY_IN_S, Serving
+from inference.session import Session
 
 logger = logging.getLogger("yap.connection")
 

@@ -22,7 +22,8 @@ from django.db import close_old_connections
 from accounts.callers import Caller
 from inference.engines.base import EngineDead, EngineRole
 from inference.registry import Registry
-from inference.session import Serving, Session
+from inference.serving import Serving
+from inference.session import Session
 from inference.warming import prime
 from personas.snapshot import Catalogue
 

@@ -1,8 +1,7 @@
 """One connection's conversation: who the character is, what was said, and the one turn that may run.
 
-Idle, running or closing. Every message is handled to its end before the next one is looked at, and none of them
-waits for
-generation: a turn is a task of its own, and only this class starts, cancels and awaits it.
+Idle, running or closing. Every message is handled to its end before the next one is looked at, and none of them waits
+for generation: a turn is a task of its own, and only this class starts, cancels and awaits it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -20,22 +18,18 @@ from typing import Any
 
 from accounts.callers import Caller
 from accounts.limits import RollingWindow
-from accounts.token_budget import TokenBudget
-from accounts.usage import TurnUsage, UsageLedger
-from inference.character import NOBODY, Casting, Character
+from inference.accounting import account
+from inference.character import NOBODY, Character
+from inference.conversation import Conversation
 from inference.engines.base import Engine, EngineDead, EngineRole
-from inference.engines.service import EngineService
-from inference.history import Exchange, History, Line
-from inference.metrics import Metrics
+from inference.history import History
 from inference.protocol import (
     Cancel,
     ChatPrompt,
-    Decoder,
     End,
     ErrorCode,
     Followup,
     Message,
-    PersonaFields,
     Ping,
     Pong,
     ProtocolError,
@@ -46,16 +40,13 @@ from inference.protocol import (
     error_frame,
 )
 from inference.reply import ReplyPlan
-from inference.sampling import SamplingRules
-from inference.turn import ChatPlan, ToolPlan, Turn, TurnPlan, TurnPolicy
+from inference.serving import CLOSE_RESTART, RETRY_IN_S, Serving
+from inference.turn import ChatPlan, ToolPlan, Turn, TurnPlan
 from inference.warming import prime
-from personas.snapshot import PersonaSnapshot
 
 logger = logging.getLogger("yap.session")
 
-RETRY_IN_S = 5  # what clients are told where nothing better is known
 CANCEL_GRACE_S = 2.0
-CLOSE_NORMAL, CLOSE_POLICY, CLOSE_RESTART = 1000, 1008, 1012
 
 
 class SessionState(StrEnum):
@@ -64,41 +55,6 @@ class SessionState(StrEnum):
     IDLE = "idle"
     RUNNING = "running"
     CLOSING = "closing"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPolicy:
-    """The server's settings that a session needs."""
-
-    turn: TurnPolicy
-    max_out: int = 150
-    screen_checked_prefix: str = "SCREEN CHECKED:"
-    idle_timeout: float = 150.0
-    close_client_request: int = CLOSE_NORMAL
-    close_idle: int = 4000
-    close_unauthorized: int = CLOSE_POLICY
-    log_text: bool = False
-
-
-@dataclass(slots=True)
-class Serving:
-    """What all sessions of a process share, put together once by the composition root."""
-
-    engines: EngineService
-    casting: Casting
-    decoder: Decoder
-    sampling: SamplingRules
-    policy: SessionPolicy
-    ledger: UsageLedger
-    budget: TokenBudget
-    metrics: Metrics
-    started: bool = False  # everything is loaded: the catalogue, the tokenizers
-    draining: bool = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether a conversation can begin."""
-        return self.started and self.engines.ready and not self.draining
 
 
 Send = Callable[[str], Awaitable[None]]
@@ -118,8 +74,7 @@ class Session:
         self._send = send
         self._close = close
         self._character: Character | None = None
-        self._history: History | None = None
-        self._transcript: History | None = None
+        self._conversation: Conversation | None = None
         self._sampling: dict[str, float] = {}
         self._user_name: str | None = None
         self._turns = 0
@@ -267,21 +222,20 @@ class Session:
         fresh = message.session_id != self.session_id
         before = None if fresh else self._character
         user_name = message.user_identity or (None if fresh else self._user_name)
-        character = self._cast(message.persona, before, message.tool_prompt, user_name)
+        cast = self._serving.casting.cast
+        character = cast(message.persona, before, message.tool_prompt, user_name, self.caller)
         chat = self._engine(EngineRole.CHAT)
         self._engine(EngineRole.TOOL)
 
         await self._stop_turn(heard=message.heard, barge_in=True)
         if fresh:
-            self.session_id, self._history, self._transcript, self._sampling = message.session_id, None, None, {}
+            self.session_id, self._conversation, self._sampling = message.session_id, None, {}
         self._user_name = user_name
-        self._become(character)
+        conversation = self._become(character)
         if message.sampling is not None:
             self._sampling = dict(message.sampling)
         if message.history is not None:
-            for record in (self._history, self._transcript):
-                if record is not None:
-                    record.replace(message.history)
+            conversation.replace(message.history)
         utterance = message.utterance.strip() or None
         turn = self._plan(utterance, message.request_id, chat=chat, tool=True)
         await self._send(
@@ -318,7 +272,7 @@ class Session:
         before, fields = self._character, message.persona
         if not fields:
             raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "chat_prompt needs persona fields")
-        character = self._cast(fields, before, None, self._user_name)
+        character = self._serving.casting.cast(fields, before, None, self._user_name, self.caller)
         same_style = (character.gender, character.personality) == (before.gender, before.personality)
         if same_style and (fields.persona is None or character.slug == before.slug):
             await self._send(_ack_chat_prompt(message.request_id, code=204, message="no change"))
@@ -329,7 +283,7 @@ class Session:
             raise ProtocolError(
                 ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=_whole_seconds(wait)
             )
-        self._become(character)
+        conversation = self._become(character)
         await self._send(
             _ack_chat_prompt(
                 message.request_id,
@@ -339,8 +293,7 @@ class Session:
                 personality=character.personality,
             )
         )
-        ids = [*character.chat_ids, *(self._history.ids if self._history else ())]
-        self._warm(ids, None, message.request_id)
+        self._warm(conversation.prefix(character), None, message.request_id)
 
     def _warm_persona(self, message: WarmPersona) -> None:
         self._chat_engine()
@@ -369,56 +322,13 @@ class Session:
 
     # -- the character -----------------------------------------------------------------------------
 
-    def _cast(
-        self, fields: PersonaFields, before: Character | None, tool_prompt: str | None, user_name: str | None
-    ) -> Character:
-        """The character that a message asks for; nothing is changed yet."""
-        casting = self._serving.casting
-        if fields.chat_prompt is not None and not self.caller.own_chat_prompt:
-            raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
-        if tool_prompt is not None and not self.caller.own_tool_prompt:
-            raise ProtocolError(ErrorCode.INVALID_TOOL_PROMPT, "this key may not bring its own tool_prompt")
-        if before is None and fields.persona is None:
-            if fields.gender is None:
-                raise ProtocolError(ErrorCode.MISSING_GENDER, "a session's first start needs gender, or persona")
-            if fields.personality is None:
-                raise ProtocolError(
-                    ErrorCode.MISSING_PERSONALITY, "a session's first start needs personality, or persona"
-                )
-        if before is not None:
-            before = casting.renewed(before, user_name)
-            if not fields and tool_prompt is None:
-                return before
-            if fields.persona is None and (fields.gender or fields.personality):
-                fields = replace(
-                    fields,
-                    gender=fields.gender or before.gender,
-                    personality=fields.personality or before.personality,
-                )
-        snapshot: PersonaSnapshot | None = casting.stored(fields, self.caller.personas)
-        same = before is not None and (fields.gender, fields.personality) in (
-            (None, None),
-            (before.gender, before.personality),
-        )
-        if snapshot is None and before is not None and same and fields.persona is None:
-            snapshot = before.snapshot
-            if before.own_prompt and fields.chat_prompt is None:
-                fields = replace(fields, chat_prompt=before.chat_prompt)
-        return casting.character(fields, snapshot=snapshot, before=before, tool_prompt=tool_prompt, user_name=user_name)
-
-    def _become(self, character: Character) -> None:
-        """Take the character on; the history stays, its limit follows the persona's length."""
-        casting = self._serving.casting
+    def _become(self, character: Character) -> Conversation:
+        """Take the character on; what was said stays."""
         self._character = character
-        for name, form, limit in (
-            ("_history", casting.chat, casting.history_limit(character)),
-            ("_transcript", casting.transcript, casting.tool_history_limit(character)),
-        ):
-            record: History | None = getattr(self, name)
-            if record is None:
-                setattr(self, name, History(form, limit) if form is not None else None)
-            else:
-                record.limit(limit)
+        if self._conversation is None:
+            self._conversation = Conversation(self._serving.casting)
+        self._conversation.become(character)
+        return self._conversation
 
     @property
     def _slug(self) -> str:
@@ -452,8 +362,9 @@ class Session:
         return chat
 
     def _plan(self, utterance: str | None, request_id: str | None, *, chat: Engine | None, tool: bool) -> Turn:
-        character, casting = self._character, self._serving.casting
+        character, conversation = self._character, self._conversation
         assert character is not None
+        assert conversation is not None
         self._turns += 1
         chat_plan = tool_plan = None
         if chat is not None:
@@ -468,23 +379,13 @@ class Session:
                 request_id=f"chat-{self.connection}-{self._turns}",
                 spelling=character.guarding.spelling,
             )
-            chat_plan = ChatPlan(chat, partial(self._chat_ids, character), reply, character.output_style)
-        if tool and casting.transcript is not None and self._transcript is not None:
-            ids: list[int] | None = None
-            if utterance is not None:
-                ids = [*character.tool_ids, *self._transcript.ids, *casting.transcript.utterance(utterance)]
+            prompt = partial(conversation.chat_prompt, character)
+            chat_plan = ChatPlan(chat, prompt, reply, character.output_style)
+        if tool and self._serving.engines.deployed(EngineRole.TOOL):
+            ids = None if utterance is None else conversation.tool_prompt(character, utterance)
             tool_plan = ToolPlan(self._engine(EngineRole.TOOL), ids, character.tool_prompt)
         plan = TurnPlan(self._turns, request_id, utterance, tool_plan, chat_plan)
         return Turn(plan, self._policy.turn, self._send)
-
-    def _chat_ids(self, character: Character, user_text: str | None) -> list[int]:
-        """The whole prompt: persona, record, this turn. Only this turn's text is encoded."""
-        form, record = self._serving.casting.chat, self._history
-        assert form is not None
-        assert record is not None
-        first = not len(record)
-        user_ids = None if user_text is None else form.user(user_text, first=first)
-        return [*character.chat_ids, *record.ids, *form.turn(user_ids, first=first)]
 
     def _run(self, turn: Turn) -> None:
         if self.state is SessionState.CLOSING:  # while its ack was on its way
@@ -514,21 +415,9 @@ class Session:
             self.state = SessionState.IDLE
         self._active_at = time.monotonic()
         self._serving.metrics.turns_running.dec()
-        self._remember(turn)
-        self._account(turn)
-
-    def _remember(self, turn: Turn) -> None:
-        """After a turn, however it ended: the record gets what was said and what was delivered."""
-        delivered, form = turn.delivered(), self._serving.casting.chat
-        if turn.ended_by in ("timeout", "error") and not delivered:
-            return
-        line = Line(turn.plan.utterance, delivered)
-        if form is not None and self._history is not None:
-            first = not len(self._history)
-            user_ids = [] if turn.user_text is None else form.user(turn.user_text, first=first)
-            self._history.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
-        if self._transcript is not None and self._serving.casting.transcript is not None:
-            self._transcript.append(self._serving.casting.transcript.encode_line(line, first=not len(self._transcript)))
+        if self._conversation is not None:
+            self._conversation.remember(turn)
+        account(self._serving, self.caller, turn, name=self._name, persona=self._slug, stopped_by=self._stopping)
 
     async def _stop_turn(self, *, heard: int | None = None, barge_in: bool = False) -> bool:
         """Cancel the running turn, if there is one, and send its ``done``. True when this ended it."""
@@ -550,50 +439,8 @@ class Session:
         return stopped
 
     def _cut_to(self, heard: int) -> None:
-        for record in (self._history, self._transcript):
-            if record is not None:
-                record.cut_last_reply(heard)
-
-    def _account(self, turn: Turn) -> None:
-        """One line in the log, one event in the ledger, the tokens off the budget."""
-        usage, cancelled = turn.usage(), turn.ended_by == "cancelled"
-        used = TurnUsage(
-            key_id=self.caller.key_id,
-            key_prefix=self.caller.prefix,
-            persona=self._slug,
-            prompt_tokens=usage["prompt_tokens"],
-            cached_tokens=usage["cached_tokens"],
-            completion_tokens=usage["completion_tokens"],
-            tool_prompt_tokens=usage["tool_prompt_tokens"],
-            tool_completion_tokens=usage["tool_completion_tokens"],
-            ttft_ms=turn.ttft_ms,
-            tool=None if turn.tool is None else "yes" if turn.tool else "no",
-            cancelled=cancelled,
-            barge_in=cancelled and self._stopping == "barge-in",
-            error_code=turn.error_code,
-            suppressed=usage["suppressed"],
-        )
-        self._serving.ledger.record(used)
-        self._serving.budget.charge(self.caller, used.total_tokens)
-        ended = self._stopping if cancelled else turn.error_code or turn.ended_by
-        self._serving.metrics.turn(turn, ended)
-        logger.info(
-            "turn %s turn=%d persona=%s tool=%s tool_ms=%s ttft_ms=%s total_ms=%s tokens=%d cached=%d out=%d "
-            "suppressed=%d ended=%s%s",
-            self._name,
-            turn.plan.turn,
-            self._slug or "-",
-            "-" if turn.tool is None else "yes" if turn.tool else "no",
-            turn.tool_ms,
-            turn.ttft_ms,
-            usage["total_ms"],
-            usage["prompt_tokens"],
-            usage["cached_tokens"],
-            usage["completion_tokens"],
-            usage["suppressed"],
-            ended,
-            f" user={turn.plan.utterance!r} reply={turn.delivered()!r}" if self._policy.log_text else "",
-        )
+        if self._conversation is not None:
+            self._conversation.cut_last_reply(heard)
 
     # -- warming -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from accounts.places import Places
 from inference.registry import Registry
-from inference.session import Serving
+from inference.serving import Serving
 
 SCOPE_KEY = "yap.house"
 

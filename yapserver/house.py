@@ -35,7 +35,7 @@ from inference.prompt import ChatFormat
 from inference.protocol import Decoder
 from inference.registry import Registry
 from inference.sampling import SAMPLING_KEYS, Sampling, SamplingRules
-from inference.session import Serving, SessionPolicy
+from inference.serving import Serving, SessionPolicy
 from inference.turn import TurnPolicy
 from inference.views import Facts
 from personas import changes as catalogue_changes

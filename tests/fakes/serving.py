@@ -21,7 +21,8 @@ from inference.metrics import Metrics
 from inference.prompt import ChatFormat
 from inference.protocol import Decoder
 from inference.sampling import SAMPLING_KEYS, Sampling, SamplingRules
-from inference.session import Serving, Session, SessionPolicy
+from inference.serving import Serving, SessionPolicy
+from inference.session import Session
 from inference.turn import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 from tests.fakes.engine import FakeEngine

@@ -9,7 +9,7 @@ from typing import Any
 
 from inference.consumer import ChatConsumer, Door
 from inference.registry import Registry
-from inference.session import Serving
+from inference.serving import Serving
 
 Application = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from accounts.places import MemoryPlaces
 from inference import consumer
 from inference.consumer import Door
 from inference.registry import Registry
-from inference.session import Serving
+from inference.serving import Serving
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import FREE, START, UNLIMITED, make_serving
 from tests.fakes.socket import Socket, chat_application

@@ -15,7 +15,7 @@ from accounts.token_budget import MemoryTokenBudget
 from inference.character import PromptLimits
 from inference.engines.base import PRIORITY_LIVE, PRIORITY_WARM, EngineRole, GenerationRequest
 from inference.sampling import Sampling
-from inference.session import SessionPolicy
+from inference.serving import SessionPolicy
 from inference.turn import TurnPolicy
 from personas.snapshot import PersonaSnapshot
 from tests.fakes.engine import FakeEngine, tiny_tokenizer

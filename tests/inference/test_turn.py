@@ -9,7 +9,7 @@ import pytest
 
 from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.sampling import GREEDY
-from inference.session import SessionPolicy
+from inference.serving import SessionPolicy
 from inference.turn import TurnPolicy
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, START, Line, catalogue, check_order, talking

@@ -20,7 +20,7 @@ from accounts.callers import Caller
 from accounts.models import Usage
 from accounts.places import MemoryPlaces
 from inference.registry import Registry
-from inference.session import Serving
+from inference.serving import Serving
 from inference.views import SCOPE_KEY, Facts
 from personas.models import Persona
 from tests.fakes.engine import FakeEngine

@@ -1,0 +1,69 @@
+"""What was said in one session, for both engines: the chat engine's record and the tool engine's transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inference.character import Casting, Character
+from inference.history import Exchange, History, Line
+from inference.turn import Turn
+
+
+class Conversation:
+    """The two bounded records of a session, kept in step. An engine that is not deployed has none."""
+
+    def __init__(self, casting: Casting) -> None:
+        self._casting = casting
+        self._chat = History(casting.chat, casting.history_limit(None)) if casting.chat else None
+        self._tool = History(casting.transcript, casting.tool_history_limit(None)) if casting.transcript else None
+
+    def become(self, character: Character) -> None:
+        """Another character speaks: what was said stays, the room for it follows the persona's length."""
+        if self._chat is not None:
+            self._chat.limit(self._casting.history_limit(character))
+        if self._tool is not None:
+            self._tool.limit(self._casting.tool_history_limit(character))
+
+    def replace(self, lines: Sequence[Line]) -> None:
+        """Take a client's own record."""
+        for record in (self._chat, self._tool):
+            if record is not None:
+                record.replace(lines)
+
+    def cut_last_reply(self, heard: int) -> None:
+        """The user heard only so many characters of the last reply."""
+        for record in (self._chat, self._tool):
+            if record is not None:
+                record.cut_last_reply(heard)
+
+    def remember(self, turn: Turn) -> None:
+        """After a turn, however it ended: what was said, and what was delivered."""
+        delivered, form, transcript = turn.delivered(), self._casting.chat, self._casting.transcript
+        if turn.ended_by in ("timeout", "error") and not delivered:
+            return
+        line = Line(turn.plan.utterance, delivered)
+        if self._chat is not None and form is not None:
+            user_ids = [] if turn.user_text is None else form.user(turn.user_text, first=not len(self._chat))
+            self._chat.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
+        if self._tool is not None and transcript is not None:
+            self._tool.append(transcript.encode_line(line, first=not len(self._tool)))
+
+    def prefix(self, character: Character) -> list[int]:
+        """What the chat engine's next prompt begins with, whatever is said."""
+        return [*character.chat_ids, *(self._chat.ids if self._chat is not None else ())]
+
+    def chat_prompt(self, character: Character, user_text: str | None) -> list[int]:
+        """The chat engine's whole prompt: persona, record, this turn. Only this turn's text is encoded."""
+        form = self._casting.chat
+        assert form is not None
+        assert self._chat is not None
+        first = not len(self._chat)
+        user_ids = None if user_text is None else form.user(user_text, first=first)
+        return [*character.chat_ids, *self._chat.ids, *form.turn(user_ids, first=first)]
+
+    def tool_prompt(self, character: Character, utterance: str) -> list[int] | None:
+        """The tool engine's whole prompt, None where it is not deployed."""
+        transcript = self._casting.transcript
+        if transcript is None or self._tool is None:
+            return None
+        return [*character.tool_ids, *self._tool.ids, *transcript.utterance(utterance)]
