@@ -183,6 +183,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.TRUST_PRO
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.TRUST_PROXY else None
 SECURE_HSTS_SECONDS = 31_536_000 if ENV.TRUST_PROXY else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = ENV.TRUST_PROXY
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come from inside, over plain HTTP
 X_FRAME_OPTIONS = "DENY"
 # `check --deploy` asks for TLS: HSTS (W004), the redirect (W008) and secure cookies (W012, W016). On a loopback address
 # there is no network to protect, so it is told so there; listening anywhere else without TRUST_PROXY, it complains.
