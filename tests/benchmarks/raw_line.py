@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -29,8 +30,10 @@ class RawEngine:
 
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._form = ChatFormat(load_tokenizer(arguments["model"]))
-        self.params = lambda: SamplingParams(output_kind=RequestOutputKind.DELTA, skip_clone=True, **sampling)
-        self.tokens_input = tokens_input
+        self.params: Callable[[], Any] = partial(
+            SamplingParams, output_kind=RequestOutputKind.DELTA, skip_clone=True, **sampling
+        )
+        self.tokens_input: Callable[[list[int]], Any] = tokens_input
 
     async def warm(self) -> None:
         """One token, so that everything is where it will be."""

@@ -14,6 +14,16 @@ from rich.table import Table
 from tests.benchmarks.figures import RAW, Results, percentile
 from tests.benchmarks.goals import goals, said_and_cached
 
+_METHOD = (
+    "All systems ran the same engine with the same flags, prompts and sampling, all up at the same time and "
+    "measured in turns ({rounds} rounds, another one first each time). **raw** is vLLM's `AsyncLLM.generate` "
+    "called in a bare script, its text read and dropped: the floor. **yap-daphne** and **yap-uvicorn** are "
+    "this server on its two ASGI servers, over WebSockets. **vllm serve** is vLLM's own OpenAI server, chat "
+    "completions streamed as server-sent events. The clients of the servers live in one process of their own, "
+    "on the same machine. A *frame* is what reaches a client in one piece; *gap* is the time between two of "
+    "them; ratios and differences to raw are taken round by round, and their median is told."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -62,13 +72,7 @@ def markdown(results: Results, pictures: Sequence[Path]) -> str:
         f"What a server adds to the engine it serves. Model **{facts['model']}**{weights}, {facts['device']}, "
         f"{facts['cores']} cores usable, {facts['when']}; load average before the run {facts['load_before']:.1f} "
         "(above the number of cores, other programs disturbed what is told here).",
-        "All systems ran the same engine with the same flags, prompts and sampling, all up at the same time and "
-        f"measured in turns ({facts['plan']['rounds']} rounds, another one first each time). **raw** is vLLM's "
-        "`AsyncLLM.generate` called in a bare script, its text read and dropped: the floor. **yap-daphne** and **yap-uvicorn** are this "
-        "server on its two ASGI servers, over WebSockets. **vllm serve** is vLLM's own OpenAI server, chat completions "
-        "streamed as server-sent events. The clients of the servers live in one process of their own, on the same "
-        "machine. A *frame* is what reaches a client in one piece; *gap* is the time between two of them; ratios and "
-        "differences to raw are taken round by round, and their median is told.",
+        _METHOD.format(rounds=facts["plan"]["rounds"]),
     ]
     for sheet in sheets(results):
         line = "|".join("---:" if number else "---" for number, _ in enumerate(sheet.columns))
@@ -199,8 +203,8 @@ def _conversation(results: Results) -> Sheet:
             )
     note = (
         "The share of what had been said before (persona and record) that came from the prefix cache, over all turns "
-        "but the first, and of the worst turn; a trim is where the record overflowed and lost its oldest turns. The cache "
-        "works in whole blocks of tokens, so short prompts miss some. First token: ms."
+        "but the first, and of the worst turn; a trim is where the record overflowed and lost its oldest turns. The "
+        "cache works in whole blocks of tokens, so short prompts miss some. First token: ms."
     )
     columns = ("system", "turns", "trims", "cached ÷ said", "worst turn", "first token p50", "slowest")
     return Sheet("A long conversation", note, columns, rows)
@@ -225,7 +229,8 @@ def _connections(results: Results) -> Sheet:
     note = (
         f"KiB: an idle connection, of {plan['idle_connections']}. Then the p99 gap (ms) of one streaming client, alone "
         f"→ beside them. Storm: {plan['storm_handshakes']} handshakes within a second, a quarter with a wrong key: ms "
-        "until each was let in or refused, p50 / p99 / slowest, and the p99 gap of the streams in flight, before → meanwhile."
+        "until each was let in or refused, p50 / p99 / slowest, and the p99 gap of the streams in flight, before → "
+        "meanwhile."
     )
     columns = ("system", "KiB", "gap beside idle ones", "storm: answered in", "gap in the storm", "answers")
     return Sheet("Many connections", note, columns, rows)

@@ -147,6 +147,22 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
     return {"freed": freed, "freed_steps": steps, "tokens_after": after, "busy_cancel_done": done}
 
 
+async def prompt(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
+    """Whole turns, one after the other: how long each prompt was in tokens, and each reply."""
+    line = make()
+    asked = prompts(seed)
+    lengths: list[int] = []
+    replies: list[int] = []
+    for _ in range(turns):
+        await line.open()
+        await line.say(next(asked))
+        timeline = await line.ended()
+        lengths.append(timeline.prompt_tokens)
+        replies.append(timeline.tokens or 0)
+    await line.close()
+    return {"prompt_tokens": lengths, "reply_tokens": replies}
+
+
 async def late_frames(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
     """Frames of a turn that came after its end, over turns cancelled at any moment."""
     line = make()
@@ -300,7 +316,7 @@ async def storm(
 
 
 SCENARIOS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (first_token, load, slot, late_frames, crowd, conversation, idle, storm)
+    each.__name__: each for each in (prompt, first_token, load, slot, late_frames, crowd, conversation, idle, storm)
 }
 
 

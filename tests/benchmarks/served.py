@@ -16,13 +16,13 @@ def main() -> None:
     from inference.engines.arguments import LaunchPlan
 
     given = json.loads(os.environ["BENCHMARK_ENGINE"])
-    chosen = vllm_engine.plan
+    chosen = vllm_engine.plan  # type: ignore[attr-defined]
 
     def plan(*asked: object) -> LaunchPlan:
-        facts = chosen(*asked).facts  # type: ignore[arg-type]
+        facts = chosen(*asked).facts
         return LaunchPlan(given["arguments"], given["environ"], facts)
 
-    vllm_engine.plan = plan  # type: ignore[assignment]
+    vllm_engine.plan = plan  # type: ignore[attr-defined]
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
     execute_from_command_line(sys.argv)
 

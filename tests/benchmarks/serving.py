@@ -15,6 +15,8 @@ import os
 import platform
 import resource
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,6 +125,7 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
 
 def _steps(plan: Plan) -> Iterator[tuple[str, int, int, dict[str, Any], bool]]:
     """(scenario, round, clients, arguments, whether it is Yap's alone)."""
+    yield "prompt", 0, 0, {"turns": 2}, False
     for round_ in range(plan.rounds):
         yield "first_token", round_, 0, {"turns": plan.first_tokens}, False
         for clients in plan.clients:
@@ -254,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     given = _arguments(argv)
     plan, out, console = _plan(given), given.out.resolve(), Console()
     out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the systems are ended then, too
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # a thousand connections are as many files
     results = measure(plan, models.find(given.model, out), out, console, given.quantization)
