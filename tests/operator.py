@@ -1,0 +1,60 @@
+"""An operator at the admin's pages, without a browser: logs in, fills in forms, chooses actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tests.server import YapServer
+
+NAME, PASSWORD = "operator", "a-Password-for-tests-7"
+
+
+def make_operator(server: YapServer) -> None:
+    """A superuser, if this server has not got it yet."""
+    code = (
+        "from django.contrib.auth.models import User as U; "
+        f"U.objects.filter(username='{NAME}').exists() or U.objects.create_superuser('{NAME}', password='{PASSWORD}')"
+    )
+    server.manage("shell", "-v", "0", "-c", code)
+
+
+class Operator:
+    """Everything here is one request, answered when it is done."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str) -> httpx.Response:
+        """A page."""
+        return self._http.get(path).raise_for_status()
+
+    def post(self, path: str, **fields: Any) -> httpx.Response:
+        """A form. Fails where the admin shows it again with errors."""
+        fields["csrfmiddlewaretoken"] = self._http.cookies["csrftoken"]
+        answer = self._http.post(path, data=fields)
+        assert answer.status_code in (200, 302), answer.text
+        assert "errornote" not in answer.text, answer.text
+        return answer
+
+    def act(self, path: str, action: str, *rows: int, **fields: Any) -> httpx.Response:
+        """An action on rows of a list."""
+        return self.post(path, action=action, _selected_action=[str(row) for row in rows], **fields)
+
+    def revoke(self, key: int) -> httpx.Response:
+        """One key, confirmed."""
+        return self.act("/admin/accounts/apikey/", "revoke_selected", key, confirmed="1")
+
+
+@contextmanager
+def operator(server: YapServer) -> Iterator[Operator]:
+    """Logged in."""
+    make_operator(server)
+    with httpx.Client(base_url=server.origin, timeout=30) as http:
+        http.get("/admin/login/")
+        someone = Operator(http)
+        assert someone.post("/admin/login/", username=NAME, password=PASSWORD).status_code == 302
+        yield someone
