@@ -102,7 +102,8 @@ async def make_serving(
 class Line:
     """One connection, without its socket: frames as dicts, and the close code when there is one."""
 
-    def __init__(self, serving: Serving, caller: Caller = UNLIMITED) -> None:
+    def __init__(self, serving: Serving, caller: Caller = UNLIMITED, patience: float = 5) -> None:
+        self.patience = patience  # seconds
         self.frames: list[dict[str, Any]] = []
         self.closed: int | None = None
         self._arrived = asyncio.Condition()
@@ -125,7 +126,7 @@ class Line:
 
     async def until(self, seen: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """All frames, as soon as they satisfy ``seen``."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(self.patience):
             async with self._arrived:
                 await self._arrived.wait_for(lambda: seen(self.frames))
         return self.frames
