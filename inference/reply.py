@@ -87,10 +87,7 @@ class Reply:
 
     def shown_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
         """The ids of :meth:`shown`: those generated, as far as they spell it, the rest by ``encode``."""
-        text = self.shown()
-        if not self._cut and self.finish_reason is not None and len(text) == self._marks[-1][1]:
-            return list(self._ids)
-        return self.ids_of(text, encode)
+        return self.ids_of(self.shown(), encode)
 
     def ids_of(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """The same of ``text``, the beginning of :meth:`shown` that reached the client."""

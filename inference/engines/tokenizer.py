@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ CHATML_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _MARK = "Mark0"
+_HALF = "\N{REPLACEMENT CHARACTER}"
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -44,6 +45,18 @@ def end_token_ids(tokenizer: PreTrainedTokenizerBase, model: str) -> frozenset[i
     ends = {*_ids(tokenizer.eos_token_id), *_generation_config_ends(model)}
     turn_end = _end_of_turn(tokenizer)
     return frozenset(ends if turn_end is None else ends | {turn_end})
+
+
+def repeated_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> str:
+    """What a detokenizer that is primed with a prompt says again before its first text, and must not.
+
+    Where the prompt ends with half a character (a reply went back to it, or was asked for a single token), a
+    ``DecodeStream`` finds no place to begin, and gives the text of the whole prompt once the character is complete.
+    """
+    decode = tokenizer.backend_tokenizer.decode
+    if not decode(list(prompt_ids[-4:])).endswith(_HALF):
+        return ""
+    return str(decode(list(prompt_ids), skip_special_tokens=True)).rstrip(_HALF)
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -21,7 +21,7 @@ from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequ
 from inference.engines.device import Device, probe
 from inference.engines.late_tokens import LateTokens
 from inference.engines.spec import EngineSpec, ModelRefused
-from inference.engines.tokenizer import end_token_ids, load_tokenizer
+from inference.engines.tokenizer import end_token_ids, load_tokenizer, repeated_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -131,12 +131,16 @@ class VllmEngine:
         prompt = self._tokens_input(list(request.prompt_ids))
         if not prompt["prompt_token_ids"]:
             raise ValueError("the prompt is empty")
+        repeated = repeated_text(self.tokenizer, request.prompt_ids)
         try:
             stream = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
             async with aclosing(stream):
                 try:
                     async for output in stream:
-                        yield self._delta(output)
+                        delta = self._delta(output)
+                        if repeated and delta.text:
+                            delta.text, repeated = delta.text.removeprefix(repeated), ""
+                        yield delta
                 except (GeneratorExit, asyncio.CancelledError):
                     self._late.aborted()
                     raise

@@ -180,6 +180,16 @@ async def test_what_cannot_be_run_is_a_value_error(engine: OwnedEngine) -> None:
     assert len(_ids(await _deltas(engine, _request(engine, max_tokens=2)))) == 2
 
 
+async def test_a_prompt_that_ends_with_half_a_character_is_not_said_again(engine: OwnedEngine) -> None:
+    halves = engine.tokenizer.encode("\N{PARROT}", add_special_tokens=False)
+    assert len(halves) > 1
+    request = _request(engine, max_tokens=12)
+    whole = GenerationRequest(f"{request.request_id}-half", [*request.prompt_ids, *halves[:-1]], 12, GREEDY)
+    text = _text(await _deltas(engine, whole))
+    assert "Tell me" not in text
+    assert "on a clear day" not in text
+
+
 async def test_a_reply_ends_where_the_context_does(engine: OwnedEngine) -> None:
     near = engine.tokenizer.encode(PROMPT * 200, add_special_tokens=False)[: engine.max_model_len - 5]
     deltas = await _deltas(engine, GenerationRequest(f"contract-{next(_numbers)}", near, 100, GREEDY))

@@ -21,6 +21,7 @@ _LINES = (
     "Well, well, let us talk about the weather. Oh honey, the quick brown fox jumps over the lazy dog.",
 )
 BLOCK = 16
+_HALF = "\N{REPLACEMENT CHARACTER}"
 
 Reply = str | Sequence[int] | Callable[[GenerationRequest], "str | Sequence[int]"]
 
@@ -165,7 +166,8 @@ class FakeEngine:
         ids, reason = self._tokens(request)
         if self.first is not None:
             await self._or_death(self.first.wait())
-        said = 0
+        half = _half_character(self.tokenizer, request.prompt_ids)
+        ids, said = [*half, *ids], len(half)
         while said < len(ids):
             if self.step is not None:
                 await self._or_death(self.step.acquire())
@@ -175,16 +177,15 @@ class FakeEngine:
                 raise EngineDead(f"the {self.role} engine died")
             until = min(said + self.tokens_per_delta, len(ids))
             last = until == len(ids) and reason == "length"
-            yield self._text(ids, said, until, last), ids[said:until], reason if last else None
+            yield self._text(ids, said, until), ids[said:until], reason if last else None
             said = until
         if reason == "stop":
-            yield self._text(ids, said, said, True), [], reason
+            yield "", [], reason
 
-    def _text(self, ids: list[int], start: int, end: int, last: bool) -> str:
+    def _text(self, ids: list[int], start: int, end: int) -> str:
         """The text that ``ids[start:end]`` adds; half a character is held back, as a detokenizer does."""
         before, after = (str(self.tokenizer.decode(ids[:at], skip_special_tokens=True)) for at in (start, end))
-        before = before.rstrip("\N{REPLACEMENT CHARACTER}")
-        return after[len(before) :] if last else after.rstrip("\N{REPLACEMENT CHARACTER}")[len(before) :]
+        return after.rstrip(_HALF)[len(before.rstrip(_HALF)) :]
 
     async def _or_death(self, waiting: Any) -> None:
         """Wait, but not beyond the engine's death."""
@@ -200,6 +201,14 @@ class FakeEngine:
     async def _notify(self) -> None:
         async with self._activity:
             self._activity.notify_all()
+
+
+def _half_character(tokenizer: PreTrainedTokenizerFast, prompt_ids: Sequence[int]) -> list[int]:
+    """The tokens of half a character at the prompt's end: what is generated may complete it."""
+    for count in range(4):
+        if not str(tokenizer.decode(list(prompt_ids[: len(prompt_ids) - count])[-4:])).endswith(_HALF):
+            return list(prompt_ids[len(prompt_ids) - count :])
+    return []
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
