@@ -66,6 +66,7 @@ def _chart(name: str, title: str, data: Mapping[str, ChartData], bars: bool, leg
         "responsive": True,
         "maintainAspectRatio": False,
         "interaction": {"mode": "index", "intersect": False},
+        "elements": {"line": {"borderWidth": 2}},
         "plugins": {
             "legend": {
                 "display": legend, "align": "end",
@@ -86,7 +87,7 @@ def _chart(name: str, title: str, data: Mapping[str, ChartData], bars: bool, leg
 def _line(label: str, color: str, data: list[Any]) -> ChartData:
     points = 2 if None in data else 0  # no line shows a value between two gaps
     return {
-        "label": label, "data": data, "borderColor": color, "backgroundColor": color, "borderWidth": 2,
+        "label": label, "data": data, "borderColor": color, "backgroundColor": color,
         "pointRadius": points, "pointBorderWidth": 0, "maxBarThickness": 8,
     }  # fmt: skip
 

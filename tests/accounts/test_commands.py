@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from pytest_django import Settings
 
 from accounts import services
 from accounts.keys import hash_key
@@ -64,6 +65,18 @@ def test_rollup_usage() -> None:
     assert (Usage.objects.get().period, Usage.objects.get().turns) == ("hour", 3)
     with pytest.raises(CommandError, match="keep at least"):
         run("rollup_usage", "--keep-minutes", "0")
+
+
+def test_usage_is_kept_for_as_many_days_as_the_operator_says(settings: Settings) -> None:
+    for days in (1, 20, 100):
+        Usage.objects.create(
+            period="minute", bucket=timezone.now() - timedelta(days=days), key_prefix="aaaaaaaa", turns=days
+        )
+    run("rollup_usage")
+    assert sorted(Usage.objects.values_list("turns", flat=True)) == [1, 20]  # 90 days where nothing is said
+    settings.ENV = settings.ENV.model_copy(update={"USAGE_KEEP_DAYS": 7})
+    run("rollup_usage")
+    assert [row.turns for row in Usage.objects.all()] == [1]
 
 
 def test_ensure_admin_makes_one_account_once() -> None:

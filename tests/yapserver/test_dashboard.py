@@ -203,7 +203,7 @@ def test_connections_turns_and_engines_as_they_are_now(serving: Serving) -> None
     assert 'data-engine="chat"' in html
     assert ">fake<" in html
     assert re.search(r">\s*ready\s*<", html)
-    assert "KV cache in use" in html
+    assert "KV in use" in html
     assert "Prefix hit rate" in html
     assert 'data-engine="tool"' not in html
 

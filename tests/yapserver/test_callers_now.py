@@ -1,0 +1,50 @@
+"""What becomes of a caller that is connected: looked at once a second, for as long as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from django.conf import settings
+
+from accounts import services, tickets
+from accounts.callers import Caller
+from inference.engines.service import EngineService
+from tests.accounts.conftest import DEFAULTS
+from tests.fakes.serving import UNLIMITED
+from yapserver.house import House
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    made = House(settings.ENV, EngineService([], lambda spec: pytest.fail("no engine is deployed")), "1")
+    yield made
+    made._lookups.shutdown()
+
+
+def test_a_ticket_ends_at_its_time_and_the_servers_own_key_never(house: House) -> None:
+    found = tickets.read(tickets.mint(1, "ada"), DEFAULTS)
+    assert found is not None
+    caller = found[1]
+    assert house._caller_now(caller) is caller
+    assert house._caller_now(replace(caller, expires_at=time.time() - 0.1)) is None
+    assert house._caller_now(UNLIMITED) is UNLIMITED
+
+
+@pytest.mark.django_db
+def test_a_key_is_as_its_row_is_now(house: House) -> None:
+    row, full = services.create_key("customer")
+    caller = Caller(row.pk, row.prefix, row.name, DEFAULTS, fingerprint=row.hash)
+    now = house._caller_now(caller)
+    assert now is not None
+    assert now.limits.messages.limit == settings.ENV.WS_MAX_MESSAGES_PER_WINDOW
+    row.max_messages = 1
+    services.save_key(row)
+    now = house._caller_now(caller)
+    assert now is not None
+    assert now.limits.messages.limit == 1
+    services.revoke_key(row)
+    assert house._caller_now(caller) is None
+    assert full not in repr(now)
