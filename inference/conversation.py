@@ -36,21 +36,28 @@ class Conversation:
             if record is not None:
                 record.cut_last_reply(heard)
 
-    def remember(self, turn: Turn) -> None:
-        """After a turn, however it ended: what was said, and what was delivered."""
+    def remember(self, turn: Turn) -> bool:
+        """After a turn, however it ended: what was said, and what was delivered. True when a record was trimmed for
+        it: the next prompt begins as none before it did."""
         delivered, form, transcript = turn.delivered(), self._casting.chat, self._casting.transcript
         if turn.ended_by in ("timeout", "error") and not delivered:
-            return
+            return False
+        trimmed = False
         line = Line(turn.plan.utterance, delivered)
         if self._chat is not None and form is not None:
             user_ids = [] if turn.user_text is None else form.user(turn.user_text, first=not len(self._chat))
-            self._chat.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
+            trimmed = self._chat.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
         if self._tool is not None and transcript is not None:
-            self._tool.append(transcript.encode_line(line, first=not len(self._tool)))
+            trimmed |= self._tool.append(transcript.encode_line(line, first=not len(self._tool)))
+        return trimmed
 
     def prefix(self, character: Character) -> list[int]:
         """What the chat engine's next prompt begins with, whatever is said."""
         return [*character.chat_ids, *(self._chat.ids if self._chat is not None else ())]
+
+    def tool_prefix(self, character: Character) -> list[int]:
+        """The same of the tool engine's next prompt."""
+        return [*character.tool_ids, *(self._tool.ids if self._tool is not None else ())]
 
     def chat_prompt(self, character: Character, user_text: str | None) -> list[int]:
         """The chat engine's whole prompt: persona, record, this turn. Only this turn's text is encoded."""

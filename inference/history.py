@@ -113,11 +113,11 @@ class History:
     def __len__(self) -> int:
         return len(self._exchanges)
 
-    def append(self, exchange: Exchange) -> None:
-        """Add what was just said and delivered."""
+    def append(self, exchange: Exchange) -> bool:
+        """Add what was just said and delivered. True when the record was full and lost its oldest turns."""
         self._exchanges.append(exchange)
         self._ids += self._form.exchange(exchange, first=len(self._exchanges) == 1)
-        self._bound()
+        return self._bound()
 
     def limit(self, max_tokens: int) -> None:
         """Change the limit (another persona leaves more or less room)."""
@@ -176,9 +176,9 @@ class History:
                 best = (start, same)
         return best
 
-    def _bound(self) -> None:
+    def _bound(self) -> bool:
         if len(self._ids) <= self._max_tokens:
-            return
+            return False
         goal = int(self._max_tokens * TRIM_TO)
         sizes = [len(self._form.exchange(exchange, first=False)) for exchange in self._exchanges]
         kept = sum(sizes)
@@ -191,6 +191,7 @@ class History:
         del self._exchanges[:dropped]
         self._trimmed = True
         self._rebuild()
+        return True
 
     def _rebuild(self) -> None:
         self._ids = flatten(self._form.exchange(e, first=not n) for n, e in enumerate(self._exchanges))

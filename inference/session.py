@@ -415,8 +415,8 @@ class Session:
             self.state = SessionState.IDLE
         self._active_at = time.monotonic()
         self._serving.metrics.turns_running.dec()
-        if self._conversation is not None:
-            self._conversation.remember(turn)
+        if self._conversation is not None and self._conversation.remember(turn):
+            self._background(self._prime_anew())
         account(self._serving, self.caller, turn, name=self._name, persona=self._slug, stopped_by=self._stopping)
 
     async def _stop_turn(self, *, heard: int | None = None, barge_in: bool = False) -> bool:
@@ -459,6 +459,22 @@ class Session:
             frame = error_frame(self._internal_error(error, request_id))
         if frame is not None:
             await self._send(frame)
+
+    async def _prime_anew(self) -> None:
+        """The record was trimmed: what is left of it is computed now, while the user listens, not when they speak."""
+        character, conversation = self._character, self._conversation
+        if self.state is SessionState.CLOSING or character is None or conversation is None:
+            return
+        prefixes = {
+            EngineRole.CHAT: conversation.prefix(character),
+            EngineRole.TOOL: conversation.tool_prefix(character),
+        }
+        try:
+            for role, ids in prefixes.items():
+                if ids and (engine := self._engine(role)) is not None:
+                    await prime(engine, ids)
+        except Exception as error:
+            logger.warning("%s could not prime its record: %s", self._name, error)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,6 +1,8 @@
-"""``manage.py serve`` with the benchmark's engine arguments in the place of those that the server would choose, so that
-all systems run the very same engine: ``BENCHMARK_ENGINE='{"arguments": …, "environ": …}' python -m
-tests.benchmarks.served serve``."""
+"""``manage.py`` with the benchmark's engine arguments in the place of those that the server would choose, so that all
+systems run the very same engine:
+
+    BENCHMARK_ENGINE='{"arguments": …, "environ": …}' python -m tests.benchmarks.served serve
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,18 @@ import sys
 def main() -> None:
     from django.core.management import execute_from_command_line
 
-    from inference.engines import vllm_engine
-    from inference.engines.arguments import LaunchPlan
+    from inference.engines import arguments, vllm_engine
+    from inference.engines.device import Device
+    from inference.engines.model_config import ModelConfig
+    from inference.engines.spec import EngineSpec
 
     given = json.loads(os.environ["BENCHMARK_ENGINE"])
-    chosen = vllm_engine.plan  # type: ignore[attr-defined]
 
-    def plan(*asked: object) -> LaunchPlan:
-        facts = chosen(*asked).facts
-        return LaunchPlan(given["arguments"], given["environ"], facts)
+    def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> arguments.LaunchPlan:
+        chosen = arguments.plan(spec, device, config)
+        return arguments.LaunchPlan(given["arguments"], given["environ"], chosen.facts)
 
-    vllm_engine.plan = plan  # type: ignore[attr-defined]
+    vars(vllm_engine)["plan"] = plan
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
     execute_from_command_line(sys.argv)
 
