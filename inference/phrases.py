@@ -125,7 +125,8 @@ class PhraseGuard:
         That is ``to``, or the start of the whole-word phrase that would stand at the end of what is shown.
         """
         index, _ = self._place(to)
-        if not self._automaton.whole_words:
+        # Before anything but a part of a word, a whole-word phrase would have been a hit.
+        if not self._automaton.whole_words or not is_word(self._chars, index):
             return to
         probe = PhraseGuard(self._automaton)
         probe._chars = self._chars[:index]

@@ -1,16 +1,24 @@
-"""What the phrase guard costs: processor time per delta with 0, 20, 200 and 2,000 phrases, side by side in one run.
+"""What banned phrases cost: processor time per delta with 0, 20, 200 and 2,000 phrases, side by side in one run.
+
+Twice: the guard alone, and a whole reply (guard, marks, record of ids) over an engine that costs nothing.
 
 Run: ``python -m tests.benchmarks.phrases``
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
+import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 
+from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.phrases import PhraseAutomaton, PhraseGuard
+from inference.reply import Reply, ReplyPlan
+from inference.sampling import Sampling
 from personas.snapshot import PhraseRule
 
 SIZES = (0, 20, 200, 2000)
@@ -39,13 +47,8 @@ def phrase_list(count: int) -> list[PhraseRule]:
 
 
 def deltas(text: str) -> list[str]:
-    """The text in pieces of one to seven characters, four on average: what tokens look like."""
-    chance, at, pieces = random.Random(11), 0, []
-    while at < len(text):
-        size = chance.randint(1, 7)
-        pieces.append(text[at : at + size])
-        at += size
-    return pieces
+    """The text in pieces as tokens are: words with the blank before them, long ones in two, marks of their own."""
+    return re.findall(r" ?\w{1,7}| ?[^\w\s]|\s", text)
 
 
 def microseconds(automaton: PhraseAutomaton, pieces: Sequence[str]) -> tuple[float, int]:
@@ -60,6 +63,33 @@ def microseconds(automaton: PhraseAutomaton, pieces: Sequence[str]) -> tuple[flo
             _, hit = guard.skip()
     guard.finish()
     return (time.process_time_ns() - started) / 1000 / len(pieces), cut
+
+
+class Recited:
+    """An engine that gives the same deltas to every request, without waiting."""
+
+    role, model, max_model_len, alive = EngineRole.CHAT, "recited", 1 << 20, True
+    tokenizer: Any = None
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._deltas = [Delta(piece, (index,), None, 1, 0) for index, piece in enumerate(pieces)]
+        self._deltas[-1].finish_reason = "stop"
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        for delta in self._deltas:
+            yield delta
+
+    def stats(self) -> Mapping[str, Any]:
+        return {}
+
+
+async def reply_microseconds(automaton: PhraseAutomaton, engine: Recited, count: int) -> float:
+    """Processor microseconds per delta of one reply in which nothing completes."""
+    plan = ReplyPlan((0,), Sampling(), count + 1, automaton, {}, "benchmark")
+    started = time.process_time_ns()
+    async for _ in Reply(engine, plan).stream():
+        pass
+    return (time.process_time_ns() - started) / 1000 / count
 
 
 def main() -> None:
@@ -77,8 +107,21 @@ def main() -> None:
             taken, cuts[size] = microseconds(automaton, pieces)
             samples[size].append(taken)
     print(f"{len(pieces)} deltas of {len(REPLY) / len(pieces):.1f} characters, {ROUNDS} rounds")
+    replies = asyncio.run(whole_replies(automata, pieces))
     for size, taken_all in samples.items():
-        print(f"{size:5d} phrases: {statistics.median(taken_all):5.2f} µs/delta, {cuts[size]} cut")
+        guard, whole = statistics.median(taken_all), statistics.median(replies[size])
+        more = whole - statistics.median(replies[0])
+        print(f"{size:5d} phrases: guard {guard:5.2f} µs/delta ({cuts[size]} cut); reply {whole:5.2f} ({more:+.2f})")
+
+
+async def whole_replies(automata: Mapping[int, PhraseAutomaton], pieces: Sequence[str]) -> dict[int, list[float]]:
+    """Samples of :func:`reply_microseconds` for each list."""
+    engine = Recited(pieces)
+    samples: dict[int, list[float]] = {size: [] for size in automata}
+    for _ in range(ROUNDS):
+        for size, automaton in automata.items():
+            samples[size].append(await reply_microseconds(automaton, engine, len(pieces)))
+    return samples
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""What banned phrases cost on a real engine: time to the first token with 0, 20, 200 and 2,000 of them, and the price
+of one rewind in milliseconds and engine steps, with the prefix cache hit that it goes on from. One engine, one run.
+
+Run: ``python -m tests.benchmarks.rewind [model folder]``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from inference.engines.base import Delta, Engine, EngineRole, GenerationRequest
+from inference.engines.service import vllm_service
+from inference.engines.spec import DEMO_MODEL, EngineSpec
+from inference.phrases import PhraseAutomaton
+from inference.prompt import ChatFormat
+from inference.reply import Reply, ReplyPlan
+from inference.sampling import GREEDY
+from personas.snapshot import PhraseRule
+from tests.benchmarks.phrases import SIZES, phrase_list
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PERSONA = "You are Ada, keeper of a lighthouse. " + " ".join(f"Lamp {n} shines over bay {n + 3}." for n in range(24))
+QUESTIONS = ("Tell me a story about a fox.", "What is the sea?", "How do I bake bread?", "Why is the sky blue?")
+TOKENS = 32
+ROUNDS = 6
+
+
+@dataclass
+class Counted:
+    """An engine whose steps are counted: each token that is drawn takes one."""
+
+    engine: Engine
+    steps: int = 0
+    prompts: list[int] = field(default_factory=list)
+    cached: list[int] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.engine, name)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        self.prompts.append(len(request.prompt_ids))
+        async with aclosing(self.engine.generate(request)) as deltas:
+            async for delta in deltas:
+                self.steps += len(delta.token_ids)
+                if len(self.cached) < len(self.prompts):
+                    self.cached.append(delta.cached_tokens)
+                yield delta
+
+
+@dataclass
+class Said:
+    """One reply. Seconds."""
+
+    reply: Reply
+    engine: Counted
+    first: float
+    whole: float
+
+
+async def say(engine: Engine, ids: Sequence[int], automaton: PhraseAutomaton, name: str) -> Said:
+    """One greedy reply of ``TOKENS`` tokens."""
+    counted = Counted(engine)
+    reply = Reply(counted, ReplyPlan(ids, GREEDY, TOKENS, automaton, {}, name))  # type: ignore[arg-type]
+    first, started = 0.0, perf_counter()
+    async with aclosing(reply.stream()) as pieces:
+        async for _ in pieces:
+            first = first or perf_counter() - started
+    return Said(reply, counted, first, perf_counter() - started)
+
+
+async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
+    automata = {size: PhraseAutomaton.build(phrase_list(size)) for size in SIZES}
+    first: dict[int, list[float]] = {size: [] for size in SIZES}
+    pace: dict[int, list[float]] = {size: [] for size in SIZES}
+    for number in range(ROUNDS):
+        for size, automaton in automata.items():  # interleaved: what disturbs one disturbs all
+            for place, ids in enumerate(prompts):
+                said = await say(engine, ids, automaton, f"first-{number}-{size}-{place}")
+                if said.reply.suppressed == 0:
+                    first[size].append(said.first)
+                    pace[size].append((said.whole - said.first) / (said.reply.completion_tokens - 1))
+    for size in SIZES:
+        print(
+            f"{size:5d} phrases: first token {statistics.median(first[size]) * 1000:6.1f} ms, then"
+            f" {statistics.median(pace[size]) * 1000:5.2f} ms/token ({len(first[size])} replies)"
+        )
+
+
+def middle(engine: Engine, reply: Reply, width: int) -> str:
+    """What ``width`` tokens in the middle of a reply spell."""
+    ids = reply.shown_ids(lambda text: engine.tokenizer.encode(text, add_special_tokens=False))
+    return str(engine.tokenizer.decode(ids[TOKENS // 2 : TOKENS // 2 + width]))
+
+
+async def rewinds(engine: Engine, prompts: Sequence[list[int]]) -> None:
+    nothing = PhraseAutomaton.build([])
+    for width in (1, 2, 4):
+        price: list[float] = []
+        steps: list[float] = []
+        hits: list[float] = []
+        left: list[int] = []
+        for number in range(ROUNDS):
+            for place, ids in enumerate(prompts):
+                name = f"rewind-{width}-{number}-{place}"
+                plain = await say(engine, ids, nothing, f"{name}-plain")
+                banned = PhraseAutomaton.build([PhraseRule(middle(engine, plain.reply, width))])
+                said = await say(engine, ids, banned, f"{name}-banned")
+                times, kept = said.reply.suppressed, said.reply.completion_tokens
+                if not times or kept != plain.reply.completion_tokens:
+                    continue
+                price.append((said.whole - plain.whole) / times)
+                steps.append((said.engine.steps - kept) / times)
+                again = list(zip(said.engine.prompts, said.engine.cached, strict=True))[1:]
+                hits += [cached / prompt for prompt, cached in again]
+                left += [prompt - cached for prompt, cached in again]
+        print(
+            f"a phrase of {width} tokens: {statistics.median(price) * 1000:6.1f} ms and {statistics.mean(steps):.1f}"
+            f" steps a rewind; {statistics.mean(hits):.1%} of the prompt from the cache,"
+            f" at most {max(left)} tokens computed again ({len(price)} replies)"
+        )
+
+
+async def main() -> None:
+    model = sys.argv[1] if len(sys.argv) > 1 else str(CHECKOUT / ".models" / DEMO_MODEL)
+    service = vllm_service([EngineSpec(EngineRole.CHAT, model, 2048)], str(CHECKOUT))
+    try:
+        await service.ensure_running()
+        engine = service.chat
+        form = ChatFormat(engine.tokenizer)
+        prompts = [[*form.persona(PERSONA), *form.turn(form.user(text, first=True), first=True)] for text in QUESTIONS]
+        for place, ids in enumerate(prompts):  # their prefixes are cached from here on
+            await say(engine, ids, PhraseAutomaton.build([]), f"warm-{place}")
+        await first_tokens(engine, prompts)
+        await rewinds(engine, prompts)
+    finally:
+        await service.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
