@@ -126,7 +126,12 @@ def _load(results: Results, clients: int) -> Sheet:
                 _number(results.over_raw("load", system, "cpu_us_per_frame", clients), 1),
                 _number(results.middle("load", system, "tokens_per_frame", clients)),
                 _number(
-                    max(cell.numbers["memory_per_client"] for cell in results.of("load", system, clients)) / 1024, 0
+                    max(
+                        (cell.numbers["memory_per_client"] for cell in results.of("load", system, clients)),
+                        default=math.nan,
+                    )
+                    / 1024,
+                    0,
                 ),
             )
         )
@@ -213,7 +218,7 @@ def _conversation(results: Results) -> Sheet:
 def _connections(results: Results) -> Sheet:
     rows = []
     for system in results.systems():
-        for idle, storm in zip(results.of("idle", system), results.of("storm", system), strict=True):
+        for idle, storm in zip(results.of("idle", system), results.of("storm", system), strict=False):
             answers = ", ".join(f"{count} × {answer}" for answer, count in sorted(storm.numbers["answers"].items()))
             rows.append(
                 (

@@ -181,8 +181,11 @@ async def late_frames(make: MakeLine, pid: int, *, seed: str, turns: int) -> Num
     return {"late_frames": late, "turns": turns}
 
 
-async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int) -> Numbers:
-    """A warm client speaks just after ``others`` have sent long prompts that nobody has seen before."""
+async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int, streams: int = 0) -> Numbers:
+    """A warm client speaks just after ``others`` have sent long prompts that nobody has seen before, beside
+    ``streams`` that talk all the time."""
+    over = asyncio.Event()
+    talking = [asyncio.create_task(_talk(make, f"{seed} stream {number}", over)) for number in range(streams)]
     line, crowd_lines = make(), [make() for _ in range(others)]
     asked, new = prompts(seed), newcomers(seed)
     ttft: list[float] = []
@@ -213,7 +216,9 @@ async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int
         await asyncio.sleep(2 * PAUSE_S)
     for each in (line, *crowd_lines):
         await each.close()
-    return {"ttft": ttft, "others_ttft": theirs}
+    over.set()
+    gaps = [gap for times in [await task for task in talking] for gap in _gaps(times)]
+    return {"ttft": ttft, "others_ttft": theirs, "stream_gap": gaps}
 
 
 async def conversation(make: MakeLine, pid: int, *, seed: str, turns: int, words: int) -> Numbers:
@@ -264,18 +269,7 @@ async def storm(
 ) -> Numbers:
     """``handshakes`` within one second, a quarter of them with a key that is no good, while ``streams`` are in flight:
     seconds until each was let in or refused, and what the streams saw of it."""
-    lines = [make() for _ in range(streams)]
-    over = False
-
-    async def talk(line: Line, name: str) -> list[float]:
-        times: list[float] = []
-        asked = prompts(name)
-        while not over:
-            await line.open()
-            await line.say(next(asked))
-            await line.ended()
-            times += line.timeline.arrivals
-        return times
+    over = asyncio.Event()
 
     async def knock(at: float, number: int) -> tuple[float, str]:
         await asyncio.sleep(at)
@@ -291,19 +285,16 @@ async def storm(
         return took, answer
 
     guests: list[Any] = []
-    talking = [asyncio.create_task(talk(line, f"{seed} {number}")) for number, line in enumerate(lines)]
+    talking = [asyncio.create_task(_talk(make, f"{seed} {number}", over)) for number in range(streams)]
     await asyncio.sleep(RAMP_S)
     began = perf_counter()
     await asyncio.sleep(seconds)
     storming = perf_counter()
     knocks = await asyncio.gather(*(knock(number / handshakes, number) for number in range(handshakes)))
     calm = perf_counter()
-    over = True
-    for line in lines:
-        if line.timeline.ended is None:
-            line.cancel()
+    over.set()
     times = [await task for task in talking]
-    for guest in (*guests, *lines):
+    for guest in guests:
         await guest.close()
     await asyncio.sleep(0.5)
     answers = [answer for _, answer in knocks]
@@ -318,6 +309,22 @@ async def storm(
 SCENARIOS: dict[str, Callable[..., Any]] = {
     each.__name__: each for each in (prompt, first_token, load, slot, late_frames, crowd, conversation, idle, storm)
 }
+
+
+async def _talk(make: MakeLine, seed: str, over: asyncio.Event) -> list[float]:
+    """When the frames came of one client that talks until it is ``over``; its last turn is cut short."""
+    line, asked, times = make(), prompts(seed), list[float]()
+    stopping = asyncio.create_task(over.wait())
+    while not over.is_set():
+        await line.open()
+        await line.say(next(asked))
+        ended = asyncio.create_task(line.ended())
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            line.cancel()
+        times += (await ended).arrivals
+    await line.close()
+    return times
 
 
 async def _stream(make: MakeLine, seed: str, seconds: float) -> list[float]:

@@ -16,10 +16,9 @@ import platform
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -95,7 +94,7 @@ SHORT = Plan(
 
 
 def measure(plan: Plan, model: models.Model, out: Path, console: Console, quantization: str = "auto") -> Results:
-    """Start the systems, do everything with them in turns, end them."""
+    """Start the systems, do everything with them in turns, end them. Interrupted, it gives what it has."""
     shared = engine(
         model,
         slots=plan.slots,
@@ -105,7 +104,8 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
         quantization=quantization,
     )
     results = Results(_facts(plan, model, shared))
-    with _progress(console) as progress, _systems(plan, shared, out, progress) as systems:
+    interrupted = suppress(KeyboardInterrupt)
+    with interrupted, _progress(console) as progress, _systems(plan, shared, out, progress) as systems:
         steps = list(_steps(plan))
         bar = progress.add_task("measuring", total=len(steps) * len(systems))
         for number, (scenario, round_, clients, arguments, only_yap) in enumerate(steps):
@@ -114,6 +114,8 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
                 if not only_yap or system.name.startswith("yap"):
                     what = f"{scenario}{f', {clients} clients' if clients else ''} · {system.name}"
                     progress.update(bar, description=what)
+                    if not console.is_terminal:
+                        console.print(f"{number + 1}/{len(steps)} {what}")
                     numbers = system.do(scenario, seed=f"{scenario} {round_} {clients}", **arguments)
                     results.cells.append(Cell(scenario, system.name, round_, clients, numbers))
                 progress.advance(bar)
@@ -257,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     given = _arguments(argv)
     plan, out, console = _plan(given), given.out.resolve(), Console()
     out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the systems are ended then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the systems are ended, the report written
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # a thousand connections are as many files
     results = measure(plan, models.find(given.model, out), out, console, given.quantization)
