@@ -21,9 +21,9 @@ _SCREENSHOTS = CHECKOUT / ".run" / "screenshots"
 _WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The machine's own, without a screen."""
+    """The machine's own, without a screen. For one module: while it lives, this thread has a running event loop."""
     path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     assert path, "Chromium is missing"
     with sync_playwright() as playwright:
