@@ -125,9 +125,10 @@ class PhraseGuard:
         That is ``to``, or the start of the whole-word phrase that would stand at the end of what is shown.
         """
         index, _ = self._place(to)
-        # Before anything but a part of a word, a whole-word phrase would have been a hit.
-        if not self._automaton.whole_words or not is_word(self._chars, index):
+        if not self._automaton.whole_words:
             return to
+        if index < len(self._chars) and not is_word(self._chars, index):
+            return to  # before anything but a part of a word, such a phrase would have been a hit
         probe = PhraseGuard(self._automaton)
         probe._chars = self._chars[:index]
         probe._restart(index)

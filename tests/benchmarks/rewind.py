@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from time import perf_counter
 
@@ -28,8 +29,8 @@ from tests.benchmarks.phrases import SIZES, phrase_list
 CHECKOUT = Path(__file__).resolve().parents[2]
 PERSONA = "You are Ada, keeper of a lighthouse. " + " ".join(f"Lamp {n} shines over bay {n + 3}." for n in range(24))
 QUESTIONS = ("Tell me a story about a fox.", "What is the sea?", "How do I bake bread?", "Why is the sky blue?")
-TOKENS = 32
-ROUNDS = 6
+TOKENS = 24
+ROUNDS = 4
 
 
 @dataclass
@@ -75,21 +76,32 @@ async def say(engine: Engine, ids: Sequence[int], automaton: PhraseAutomaton, na
     return Said(reply, counted, first, perf_counter() - started)
 
 
+def untempting(rules: Sequence[PhraseRule], texts: Sequence[str]) -> list[PhraseRule]:
+    """Those that do not begin as one of these texts does: a live partial match is held, which is another matter."""
+    return [rule for rule in rules if not any(text.casefold().startswith(rule.text[0]) for text in texts)]
+
+
 async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
-    automata = {size: PhraseAutomaton.build(phrase_list(size)) for size in SIZES}
+    texts = [
+        (await say(engine, ids, PhraseAutomaton.build([]), f"text-{place}")).reply.shown()
+        for place, ids in enumerate(prompts)
+    ]
+    lists = {size: untempting(phrase_list(2 * size), texts)[:size] for size in SIZES}
+    assert [len(rules) for rules in lists.values()] == list(SIZES)
+    automata = {size: PhraseAutomaton.build(rules) for size, rules in lists.items()}
     first: dict[int, list[float]] = {size: [] for size in SIZES}
     pace: dict[int, list[float]] = {size: [] for size in SIZES}
     for number in range(ROUNDS):
         for size, automaton in automata.items():  # interleaved: what disturbs one disturbs all
             for place, ids in enumerate(prompts):
                 said = await say(engine, ids, automaton, f"first-{number}-{size}-{place}")
+                first[size].append(said.first)
                 if said.reply.suppressed == 0:
-                    first[size].append(said.first)
                     pace[size].append((said.whole - said.first) / (said.reply.completion_tokens - 1))
     for size in SIZES:
         print(
             f"{size:5d} phrases: first token {statistics.median(first[size]) * 1000:6.1f} ms, then"
-            f" {statistics.median(pace[size]) * 1000:5.2f} ms/token ({len(first[size])} replies)"
+            f" {statistics.median(pace[size] or [nan]) * 1000:5.2f} ms/token ({len(first[size])} replies)"
         )
 
 
@@ -101,7 +113,7 @@ def middle(engine: Engine, reply: Reply, width: int) -> str:
 
 async def rewinds(engine: Engine, prompts: Sequence[list[int]]) -> None:
     nothing = PhraseAutomaton.build([])
-    for width in (1, 2, 4):
+    for width in (1, 3):
         price: list[float] = []
         steps: list[float] = []
         hits: list[float] = []
