@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,8 +90,8 @@ def start_server(server_folder: Callable[[], Path]) -> Iterator[StartServer]:
     made: list[YapServer] = []
 
     def make(*command: str, **variables: str) -> YapServer:
-        given = {"command": command} if command else {}
-        made.append(YapServer(server_folder(), **given, **{**TINY_ENV, **variables}))
+        options: dict[str, Any] = {"command": command} if command else {}
+        made.append(YapServer(server_folder(), **options, **{**TINY_ENV, **variables}))
         return made[-1]
 
     yield make

@@ -161,10 +161,25 @@ class YapServer:
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the server's own process."""
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the server's own process, or to its group as a terminal does."""
         assert self.process is not None
-        self.process.send_signal(number)
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def all_gone(self, deadline_s: float) -> float:
+        """Seconds until no process of this server is left. Fails after the deadline."""
+        began = time.monotonic()
+        while True:
+            if self.process is not None:
+                self.process.poll()
+            if not (left := self.processes()):
+                return time.monotonic() - began
+            if time.monotonic() - began > deadline_s:
+                raise AssertionError(f"left after {deadline_s:g} s: {[_title(pid) for pid in left]}\n{self.tail()}")
+            time.sleep(0.05)
 
     def wait(self, deadline_s: float = 60.0) -> int:
         """The exit status."""

@@ -111,7 +111,8 @@ class Client:
 @asynccontextmanager
 async def client(url: str, key: str | None = None, **options: Any) -> AsyncIterator[Client]:
     """A connection with the key in a header; ``options`` go to ``websockets``."""
-    headers = {} if key is None else {"X-API-Key": key}
     defaults: dict[str, Any] = {"ping_interval": None, "open_timeout": PATIENCE_S, "close_timeout": 5}
-    async with connect(url, additional_headers=headers, **{**defaults, **options}) as line:
+    if key is not None:
+        defaults["additional_headers"] = {"X-API-Key": key}
+    async with connect(url, **{**defaults, **options}) as line:
         yield Client(line)
