@@ -4,7 +4,8 @@ Daphne hands the application a ``send`` that knows the connection's Twisted prot
 a client that does not read is bounded (Daphne would buffer for it for ever: its transport tells a streaming producer
 when the buffer is over 64 KiB, and a client that leaves it so for too long, or lets too much pile up, is cut off);
 close codes 1008, 1012 and 1013 can be sent (Autobahn's ``sendClose`` refuses all below 3000 but 1000);
-a message over the protocol's limit is answered, not cut off.
+a message over the protocol's limit is answered, not cut off;
+a text frame, of which a reply has hundreds, is written by its two lines of RFC 6455 and not by Autobahn's two hundred.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ class _Producer:
         self._timer = None
 
 
+def text_frame(text: str) -> bytes:
+    """One whole unmasked text frame (RFC 6455, 5.2)."""
+    payload = text.encode()
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + payload
+    length = b"\x7e" + size.to_bytes(2, "big") if size < 1 << 16 else b"\x7f" + size.to_bytes(8, "big")
+    return b"\x81" + length + payload
+
+
 def completed(send: Send) -> Send:
     """``send`` for a WebSocket: completed where the server is Daphne, itself where it is another."""
     protocol: Any = send.args[0] if isinstance(send, partial) and send.args else None
@@ -72,11 +83,16 @@ def completed(send: Send) -> Send:
     transport.registerProducer(producer, True)
 
     async def send_completed(message: dict[str, Any]) -> None:
+        text = message.get("text")
         if producer.stalled:
-            producer.piled_up += len(message.get("text") or "")
+            producer.piled_up += len(text or "")
             if producer.piled_up > MAX_STALLED_BYTES:
                 producer.cut_off()
                 return
+        if text is not None:
+            if protocol.state == protocol.STATE_OPEN:
+                transport.write(text_frame(text))
+            return
         if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:
             protocol.sendCloseFrame(code=message.get("code", 1000), isReply=False)
             return

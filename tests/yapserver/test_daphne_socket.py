@@ -5,6 +5,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+from websockets.frames import Opcode
+from websockets.protocol import CLIENT, OPEN
+from websockets.protocol import Protocol as Reader
 
 from yapserver import daphne_socket
 from yapserver.daphne_socket import MAX_INBOUND_BYTES, MAX_STALLED_BYTES, MAX_STALLED_S, completed
@@ -25,6 +28,10 @@ class Transport:
     def __init__(self) -> None:
         self.producer: Any = "the HTTP channel's"
         self.aborted = False
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
 
     def unregisterProducer(self) -> None:  # noqa: N802
         self.producer = None
@@ -101,7 +108,7 @@ async def test_a_client_that_reads_is_left_alone(timers: list[Timer]) -> None:
         await daphne.token(MAX_STALLED_BYTES)
         daphne.protocol.transport.producer.pauseProducing()
         daphne.protocol.transport.producer.resumeProducing()
-    assert len(daphne.sent) == 10
+    assert len(daphne.protocol.transport.written) == 10
     assert not daphne.protocol.transport.aborted
     assert all(timer.cancelled for timer in timers)
 
@@ -126,7 +133,7 @@ async def test_a_client_that_does_not_read_is_cut_off_by_what_piles_up(timers: l
     before = daphne.protocol.transport.aborted
     await daphne.token(100)
     assert (before, daphne.protocol.transport.aborted) == (False, True)
-    assert len(daphne.sent) == 10
+    assert len(daphne.protocol.transport.written) == 10
     assert timers[0].cancelled
 
 
@@ -146,6 +153,23 @@ async def test_every_close_code_is_sent(code: int) -> None:
     daphne.protocol.state = Protocol.STATE_CLOSED
     await daphne.send({"type": "websocket.close", "code": code})
     assert daphne.protocol.close_codes == [code]
+
+
+@pytest.mark.parametrize("text", ["", "a", "é" * 62 + "a", "é" * 63, "a" * 65535, "a" * 65536, '{"text":"☕ \\n"}'])
+async def test_a_text_frame_is_what_any_client_reads(text: str) -> None:
+    daphne = Daphne()
+    await daphne.send({"type": "websocket.send", "text": text})
+    reader = Reader(CLIENT, state=OPEN, max_size=None)
+    reader.receive_data(b"".join(daphne.protocol.transport.written))
+    (frame,) = reader.events_received()
+    assert (frame.opcode, frame.fin, frame.data.decode()) == (Opcode.TEXT, True, text)  # type: ignore[union-attr]
+
+
+async def test_nothing_is_written_behind_the_end() -> None:
+    daphne = Daphne()
+    daphne.protocol.state = Protocol.STATE_CLOSED
+    await daphne.token(5)
+    assert not daphne.protocol.transport.written
 
 
 def test_the_limits() -> None:
