@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -105,7 +105,7 @@ async def time_out(line: Line, chat: Wanting) -> None:
 @dataclass(frozen=True)
 class Exit:
     end: Ending
-    turn: TurnPolicy = TurnPolicy()
+    turn: TurnPolicy = field(default_factory=TurnPolicy)
     done: dict[str, Any] | None = None
 
 
