@@ -32,7 +32,13 @@ def measure(
     for round_ in range(2):
         for size in sizes:
             shared = engine(
-                model, slots=others + 8, reply_tokens=96, batched_tokens=size, engines=1, quantization="auto"
+                model,
+                slots=others + 8,
+                reply_tokens=96,
+                batched_tokens=size,
+                engines=1,
+                quantization="auto",
+                light=model.tiny,
             )
             system = raw(shared, out / str(size))
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from inference.engines import model_config
@@ -17,16 +17,22 @@ from inference.sampling import Sampling
 from tests.benchmarks.models import Model
 
 CONTEXT = 5160
+# What a processor's sampler does in no time, so that the engine of the tiny model costs next to nothing.
+LIGHT = Sampling(
+    temperature=1.0, top_p=1.0, top_k=10, min_p=0.0, repeat_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0
+)
 CROWD_TOKENS = 20_000  # of the long prompts that nobody has seen
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """``arguments`` are ``AsyncEngineArgs``; ``sampling`` are ``SamplingParams`` by vLLM's names, reply length too."""
+    """``arguments`` are ``AsyncEngineArgs``; ``sampling`` are ``SamplingParams`` by vLLM's names, reply length too;
+    ``wish`` is the same sampling as a client of Yap asks for it."""
 
     arguments: Mapping[str, Any]
     environ: Mapping[str, str]
     sampling: Mapping[str, Any]
+    wish: Mapping[str, float]
     device: str
 
     def flags(self) -> list[str]:
@@ -44,7 +50,14 @@ class Engine:
 
 
 def engine(
-    model: Model, *, slots: int, reply_tokens: int, batched_tokens: int, engines: int, quantization: str
+    model: Model,
+    *,
+    slots: int,
+    reply_tokens: int,
+    batched_tokens: int,
+    engines: int,
+    quantization: str,
+    light: bool = False,
 ) -> Engine:
     """The engine for ``slots`` requests at once, ``engines`` of which share the machine."""
     device, config = probe(), model_config.read(model.path)
@@ -68,7 +81,7 @@ def engine(
         )
     if model.dummy:
         arguments["load_format"] = "dummy"
-    wish = Sampling()
+    wish = LIGHT if light else Sampling()
     sampling = {
         "max_tokens": reply_tokens,
         "temperature": wish.temperature,
@@ -80,4 +93,4 @@ def engine(
         "frequency_penalty": wish.frequency_penalty,
         "stop_token_ids": sorted(end_token_ids(load_tokenizer(model.path), model.path)),
     }
-    return Engine(arguments, launch.environ, sampling, str(device))
+    return Engine(arguments, launch.environ, sampling, asdict(wish), str(device))

@@ -66,9 +66,8 @@ def _of(results: Results, system: str) -> Iterator[Goal]:
     yield least(
         f"tokens a second over raw's, {top} clients", results.ratio("load", system, "tokens_per_second", top), 0.95
     )
-    rate = results.middle("load", system, "tokens_per_second", top) / results.middle(
-        "load", VLLM, "tokens_per_second", top
-    )
+    ours, theirs = (results.middle("load", name, "tokens_per_second", top) for name in (system, VLLM))
+    rate = ours / theirs if theirs else math.nan
     yield least(f"tokens a second over {VLLM}'s, {top} clients", rate, 1.3)
     yield most("cancel → done, p50", share("first_token", system, "cancel_done", 0.5) * 1000, 2.0, "ms")
     for cell in results.of("late_frames", system):
@@ -80,8 +79,9 @@ def _of(results: Results, system: str) -> Iterator[Goal]:
     for cell in results.of("idle", system):
         yield most("memory of an idle connection", cell.numbers["memory_per_connection"] / 1024, 60, "KiB", 1)
         quiet, beside = (percentile(cell.numbers[name], 0.99) for name in ("quiet_gap", "beside_gap"))
-        yield most("p99 gap beside idle connections over the quiet one", beside / quiet, 1.10, "×")
+        ratio = beside / quiet if quiet else math.nan
+        yield most("p99 gap beside idle connections over the quiet one", ratio, 1.10, "×")
     for cell in results.of("storm", system):
         yield most("handshake in a storm, slowest", max(cell.numbers["answered"], default=math.nan), 1.0, "s")
         quiet, stormy = (percentile(cell.numbers[name], 0.99) for name in ("quiet_gap", "storm_gap"))
-        yield most("p99 gap in a storm over the quiet one", stormy / quiet, 3.0, "×")
+        yield most("p99 gap in a storm over the quiet one", stormy / quiet if quiet else math.nan, 3.0, "×")

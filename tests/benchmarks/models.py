@@ -12,18 +12,19 @@ from scripts import tiny_model
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """``path`` is what the systems are given; ``dummy``: its weights are made up by the engine."""
+    """``path`` is what the systems are given; ``dummy``: its weights are made up by the engine; ``tiny``: our own."""
 
     name: str
     path: str
     dummy: bool
+    tiny: bool = False
 
 
 def find(wanted: str | None, out: Path) -> Model:
     """The model that was asked for (None: the tiny one, made where it is missing)."""
     if wanted is None:
         folder = _tiny(out)
-        return Model(folder.name, str(folder), dummy=False)
+        return Model(folder.name, str(folder), dummy=False, tiny=True)
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
         return Model(wanted, wanted, dummy=False)

@@ -77,7 +77,8 @@ async def load(make: MakeLine, pid: int, *, seed: str, clients: int, seconds: fl
     inside = [[at for at in turn.arrivals if began <= at < ended] for turn in turns]
     whole = [turn for turn in turns if turn.tokens and turn.arrivals]
     frames = sum(map(len, inside))
-    per_frame = sum(turn.tokens or 0 for turn in whole) / max(1, sum(len(turn.arrivals) for turn in whole))
+    whole_frames = sum(len(turn.arrivals) for turn in whole)  # none where the machine was too slow for one whole turn
+    per_frame = sum(turn.tokens or 0 for turn in whole) / whole_frames if whole_frames else 1.0
     return {
         "ttft": [turn.arrivals[0] - turn.sent for turn in turns if turn.arrivals and began <= turn.sent < ended],
         "gap": [gap for times in inside for gap in _gaps(times)],

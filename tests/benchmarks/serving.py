@@ -102,6 +102,7 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
         batched_tokens=plan.batched_tokens,
         engines=len(plan.systems),
         quantization=quantization,
+        light=model.tiny,
     )
     results = Results(_facts(plan, model, shared))
     interrupted = suppress(KeyboardInterrupt)

@@ -185,7 +185,7 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
     if migrate.process.wait(300):
         migrate.check()
     process = Process(name, [sys.executable, "-m", "tests.benchmarks.served", "serve"], environ, log)
-    target = {"kind": "websocket", "port": port, "key": key, "pid": process.pid}
+    target = {"kind": "websocket", "port": port, "key": key, "pid": process.pid, "sampling": engine.wish}
     return System(name, process, clients, target, "/readyz")
 
 

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import os
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
@@ -36,9 +37,9 @@ _PING_FRAME = _frame(_TEXT, b'{"type":"ping"}')
 class WebSocketLine(Line, asyncio.Protocol):
     """One WebSocket. Every turn is a session of its own unless ``session`` is given to :meth:`say`."""
 
-    def __init__(self, port: int, key: str) -> None:
+    def __init__(self, port: int, sampling: Mapping[str, float], key: str) -> None:
         super().__init__()
-        self._port, self._key = port, key
+        self._port, self._sampling, self._key = port, sampling, key
         self._transport: Any = None
         self._buffer = b""
         self._upgraded: asyncio.Future[None] | None = None
@@ -80,6 +81,7 @@ class WebSocketLine(Line, asyncio.Protocol):
             "personality": "calm",
             "chat_prompt": prompt.persona,
             "user_utterance": prompt.utterance,
+            "sampling": self._sampling,
         }
         frame = _frame(_TEXT, json.dumps(message).encode())
         self._begin(perf_counter())

@@ -15,7 +15,6 @@ import traceback
 from functools import partial
 from typing import Any
 
-from tests.benchmarks.lines import Line
 from tests.benchmarks.scenarios import SCENARIOS, MakeLine
 from tests.benchmarks.sse_line import SseLine
 from tests.benchmarks.websocket_line import WebSocketLine
@@ -26,17 +25,15 @@ def _lines(target: dict[str, Any], raw: Any) -> tuple[MakeLine, MakeLine]:
     match target["kind"]:
         case "websocket":
             port = target["port"]
-            return partial(WebSocketLine, port, target["key"]), partial(WebSocketLine, port, "nobody-knows-this-key-1")
+            make, keys = partial(WebSocketLine, port, target["sampling"]), (target["key"], "nobody-knows-this-key-1")
+            return partial(make, keys[0]), partial(make, keys[1])
         case "sse":
-            make: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"])
-            return make, make
+            line: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"])
+            return line, line
         case "raw":
             from tests.benchmarks.raw_line import RawLine
 
-            def line() -> Line:
-                return RawLine(raw)
-
-            return line, line
+            return partial(RawLine, raw), partial(RawLine, raw)
     raise ValueError(f"no such kind of system: {target['kind']}")
 
 
