@@ -26,6 +26,11 @@ def _servers_of(item: pytest.Item) -> list[str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of one server together; those of none first."""
+    for item in items:
+        if item.get_closest_marker("engine") or item.get_closest_marker("browser"):
+            # vLLM, torch and playwright leave sockets and files to the garbage collector; it is not ours to mend.
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
     items.sort(key=lambda item: max((_SERVERS.index(name) + 1 for name in _servers_of(item)), default=0))
     config.stash[_last_user] = {name: item for item in items for name in _servers_of(item)}
     config.stash[_running] = {}
