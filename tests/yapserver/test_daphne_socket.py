@@ -10,7 +10,7 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.protocol import Protocol as Reader
 
 from yapserver import daphne_socket
-from yapserver.daphne_socket import MAX_INBOUND_BYTES, MAX_STALLED_BYTES, MAX_STALLED_S, completed
+from yapserver.daphne_socket import MAX_INBOUND_BYTES, MAX_STALLED_BYTES, MAX_STALLED_S, completed, send_at_once
 
 
 class Timer:
@@ -163,6 +163,53 @@ async def test_a_text_frame_is_what_any_client_reads(text: str) -> None:
     reader.receive_data(b"".join(daphne.protocol.transport.written))
     (frame,) = reader.events_received()
     assert (frame.opcode, frame.fin, frame.data.decode()) == (Opcode.TEXT, True, text)  # type: ignore[union-attr]
+
+
+class Socket(Transport):
+    """A Twisted TCP transport over a socket that takes ``room`` bytes now."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.connected, self.dataBuffer, self._tempDataLen = 1, b"", 0
+        self.room: int | None = room
+        self.taken = b""
+
+    def writeSomeData(self, data: bytes) -> int | Exception:  # noqa: N802
+        if self.room is None:
+            return ConnectionError()
+        now = data[: self.room]
+        self.taken, self.room = self.taken + now, self.room - len(now)
+        return len(now)
+
+    def write(self, data: bytes) -> None:
+        self._tempDataLen += len(data)
+        super().write(data)
+
+
+def test_what_the_socket_takes_leaves_at_once() -> None:
+    transport = Socket(room=100)
+    send_at_once(transport, b"hello")
+    assert (transport.taken, transport.written) == (b"hello", [])
+
+
+def test_what_the_socket_does_not_take_is_left_to_twisted_in_order() -> None:
+    transport = Socket(room=7)
+    for frame in (b"hello", b"world", b"again"):
+        send_at_once(transport, frame)
+        transport.room = transport.room or 100  # there is room again, but what waits goes first
+    assert transport.taken + b"".join(transport.written) == b"helloworldagain"
+    assert transport.taken == b"hellowo"
+
+
+@pytest.mark.parametrize("state", ["gone", "broken"])
+def test_a_connection_that_is_lost_is_left_to_twisted(state: str) -> None:
+    transport = Socket(room=100)
+    if state == "gone":
+        transport.connected = 0
+    else:
+        transport.room = None
+    send_at_once(transport, b"hello")
+    assert (transport.taken, transport.written) == (b"", [b"hello"])
 
 
 async def test_nothing_is_written_behind_the_end() -> None:
