@@ -260,7 +260,6 @@ def main(argv: Sequence[str] | None = None) -> Results:
     given = _arguments(argv)
     plan, out, console = _plan(given), given.out.resolve(), Console()
     out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the systems are ended, the report written
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # a thousand connections are as many files
     results = measure(plan, models.find(given.model, out), out, console, given.quantization)
@@ -274,4 +273,5 @@ def main(argv: Sequence[str] | None = None) -> Results:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the systems are ended, the report written
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import http.client
 import json
 import os
 import secrets
@@ -11,8 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,6 +100,7 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             self.process.process.wait(20)
         self.process.stop()
+        _pipe(self.process.process.stdout).close()
 
     def _write(self, what: Mapping[str, Any]) -> None:
         pipe = _pipe(self.process.process.stdin)
@@ -132,14 +132,11 @@ class System:
             self.worker.wait_ready()
             return
         until = time.monotonic() + READY_S
-        url = f"http://127.0.0.1:{self.target['port']}{self.ready_path}"
         while time.monotonic() < until:
             self.process.check()
-            try:
-                with urllib.request.urlopen(url, timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
+            if _answers(self.target["port"], self.ready_path):
+                return
+            time.sleep(0.2)
         raise RuntimeError(f"{self.name} is not ready after {READY_S:g} s, see {self.process.log}")
 
     def do(self, scenario: str, **arguments: Any) -> dict[str, Any]:
@@ -206,6 +203,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _answers(port: int, path: str) -> bool:
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        line.request("GET", path)
+        return line.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        line.close()
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
