@@ -47,7 +47,7 @@ async def test_bad_frames_are_answered_and_the_connection_lives(tiny_server: Yap
         "", "{", "[]", "null", "1", '"start"', "{}", '{"type": 5}', '{"type": ""}', "[" * 100_000, b"\x00\x01",
         b'{"type":"ping"}', "\x00", '{"type": "ping", "request_id": NaN}', '{"type":"ping","request_id":[]}',
         '{"type":"start","session_id":"\\ud800"}', "x" * (MIB + 1),
-        json.dumps({"type": "ping", "request_id": "x" * MIB}), json.dumps({"type": "ping", "request_id": "é" * MIB}),
+        json.dumps({"type": "ping", "request_id": "x" * MIB}), json.dumps({"type": "ping", "request_id": "é" * MIB}, ensure_ascii=False),
     ]  # fmt: skip
     async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
         for frame in bad:
@@ -71,7 +71,7 @@ async def test_frames_that_end_the_connection(tiny_server: YapServer, message: s
         async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
             try:
                 await yap.line.send(message, text=True)
-                assert await yap.closed(10) == code
+                assert await yap.closed(10) in (code, 1006)  # Autobahn drops the line without a word
             except ConnectionClosed as closed:
                 refused = closed.rcvd is None or closed.rcvd.code == code
                 assert refused, closed  # noqa: PT017 - it may also end without a close frame
@@ -117,7 +117,7 @@ async def test_keys_come_in_four_ways_and_are_never_written_down(tiny_server: Ya
     # Revoked by a command, in another process: who is connected with it is told, and nobody else comes in.
     async with client(tiny_server.ws_url, revoked) as yap:
         await yap.start("Hello")
-        prefix = next(part for part in revoked.split("_") if part in tiny_server.tail())
+        prefix = revoked.split("_")[1]
         await asyncio.to_thread(tiny_server.manage, "revokekey", prefix)
         assert await yap.closed(10) == 1008
         assert yap.seen[-1]["error_code"] == "key_revoked"

@@ -71,7 +71,9 @@ async def test_cancel_before_the_first_token(tiny_server: YapServer) -> None:
             await yap.start("Hello")
             await yap.send("cancel")
             cut = await yap.until("done")
-            assert cut.kinds in (["ack", "done"], ["ack", "toolcall", "done"])
+            # The tiny model is quick: text may have left before the cancel came, a whole reply has not.
+            assert (cut.kinds[0], cut.kinds[-1]) == ("ack", "done")
+            assert "final" not in cut.kinds
             assert _cancelled(cut["done"], turn)
         await _engines_idle(tiny_server)
         assert (await yap.say("Hello")).kinds[-1] == "done"
