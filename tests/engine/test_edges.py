@@ -47,7 +47,8 @@ async def test_bad_frames_are_answered_and_the_connection_lives(tiny_server: Yap
         "", "{", "[]", "null", "1", '"start"', "{}", '{"type": 5}', '{"type": ""}', "[" * 100_000, b"\x00\x01",
         b'{"type":"ping"}', "\x00", '{"type": "ping", "request_id": NaN}', '{"type":"ping","request_id":[]}',
         '{"type":"start","session_id":"\\ud800"}', "x" * (MIB + 1),
-        json.dumps({"type": "ping", "request_id": "x" * MIB}), json.dumps({"type": "ping", "request_id": "é" * MIB}, ensure_ascii=False),
+        json.dumps({"type": "ping", "request_id": "x" * MIB}),
+        json.dumps({"type": "ping", "request_id": "é" * MIB}, ensure_ascii=False),
     ]  # fmt: skip
     async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
         for frame in bad:
