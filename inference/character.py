@@ -7,7 +7,7 @@ references.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -78,6 +78,16 @@ class Character:
         return self.snapshot.slug if self.snapshot else None
 
 
+def token_biases(form: ChatFormat, rules: Iterable[PhraseRule]) -> dict[int, float]:
+    """What the rules that ban nothing bias: the tokens of their phrases, with a blank before them and without."""
+    bias: dict[int, float] = {}
+    for rule in rules:
+        if not rule.banned:
+            for spelled in (rule.text, f" {rule.text}"):
+                bias |= dict.fromkeys(form.text.encode(spelled), rule.bias)
+    return bias
+
+
 class Casting:
     """Makes characters out of what messages say and what the catalogue holds. One per process.
 
@@ -123,11 +133,7 @@ class Casting:
 
     def _compile(self, rules: tuple[PhraseRule, ...]) -> Guarding:
         automaton = PhraseAutomaton.build(rules, speaker_labels=SPEAKER_LABELS)
-        bias: dict[int, float] = {}
-        for rule in rules:
-            if not rule.banned and self.chat is not None:
-                for spelled in (rule.text, f" {rule.text}"):
-                    bias |= dict.fromkeys(self.chat.text.encode(spelled), rule.bias)
+        bias = token_biases(self.chat, rules) if self.chat is not None else {}
         if len(bias) > MAX_BIASED_TOKENS:
             logger.warning("%d biased tokens, only the first %d are used", len(bias), MAX_BIASED_TOKENS)
             bias = dict(list(bias.items())[:MAX_BIASED_TOKENS])

@@ -51,7 +51,7 @@ class PhraseFormSet(PaginationInlineFormSet):
         shown = [form.instance.pk for form in self.initial_forms if form.instance.pk]
         elsewhere = Phrase.objects.filter(phrase_list=self.instance.pk).exclude(pk__in=shown)
         keys = Counter(elsewhere.values_list("key", flat=True))
-        biased = elsewhere.filter(bias__gt=BAN_BIAS).count()
+        biased = list(elsewhere.filter(bias__gt=BAN_BIAS).values_list("text", flat=True))
         for form in live:
             cleaned = getattr(form, "cleaned_data", {})
             text, bias = cleaned.get("text"), cleaned.get("bias")
@@ -61,7 +61,8 @@ class PhraseFormSet(PaginationInlineFormSet):
             if keys[key]:
                 form.add_error("text", "This phrase is in the list already.")
             keys[key] += 1
-            biased += bias > BAN_BIAS
+            if bias > BAN_BIAS:
+                biased.append(text)
         if keys.total() > phrase_files.MAX_PHRASES:
             raise ValidationError(f"A list holds at most {phrase_files.MAX_PHRASES} phrases.")
         token_biases.check_list(self.instance, biased)

@@ -12,7 +12,7 @@ from personas import token_biases
 from personas.changes import catalogue_changed
 from personas.models import Persona, Phrase, PhraseList
 from personas.phrase_files import MAX_PHRASES, check_rules, phrase_key
-from personas.snapshot import BAN_BIAS, PhraseRule
+from personas.snapshot import PhraseRule
 
 
 @transaction.atomic
@@ -59,8 +59,7 @@ def import_phrases(phrase_list: PhraseList, rules: Sequence[PhraseRule], replace
         )
         for key, rule in new.items()
     )
-    biased = phrase_list.phrases.filter(bias__gt=BAN_BIAS).count()
-    token_biases.check_list(phrase_list, biased)
+    token_biases.check_list(phrase_list, token_biases.biased_texts(phrase_list))
     phrase_list_changed(phrase_list)
     return len(new)
 
@@ -86,8 +85,7 @@ def set_phrase_lists_enabled(lists: QuerySet[PhraseList], enabled: bool) -> list
     for phrase_list in changed:
         phrase_list.enabled = enabled
         if enabled:
-            biased = phrase_list.phrases.filter(bias__gt=BAN_BIAS).count()
-            token_biases.check_list(phrase_list, biased)
+            token_biases.check_list(phrase_list, token_biases.biased_texts(phrase_list))
         phrase_list.save(update_fields=["enabled", "updated"])
     if changed:
         _lists_changed([phrase_list.pk for phrase_list in changed])

@@ -1,43 +1,51 @@
-"""How many phrases with a bias above −100 are in force at once: too many would kill an engine, so they are refused."""
+"""How many phrases with a bias above −100, and tokens of them, are in force at once: an engine takes so many, and more
+are refused. Tokens are counted where a tokenizer is loaded."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.core.exceptions import ValidationError
-from django.db.models import Count
 
+from personas import tokens
 from personas.models import Persona, Phrase, PhraseList
 from personas.phrase_files import MAX_TOKEN_BIASES
 from personas.snapshot import BAN_BIAS
 
 
-def check_list(phrase_list: PhraseList, biased: int) -> None:
-    """Raises ``ValidationError`` where this list, as in memory, with so many ``biased`` ones is too much."""
-    counts, shared = _stored(except_list=phrase_list.pk)
-    own = biased if phrase_list.enabled else 0
-    total = sum(counts[pk] for pk in shared) + (own if phrase_list.is_global else 0)
-    _refuse_above(total)
-    for attached in _attached().values():
-        more = own if phrase_list.pk in attached and not phrase_list.is_global else 0
-        _refuse_above(total + more + sum(counts[pk] for pk in attached - shared))
+def biased_texts(phrase_list: PhraseList) -> list[str]:
+    """The phrases of a list that are biased, not banned."""
+    return list(phrase_list.phrases.filter(bias__gt=BAN_BIAS).values_list("text", flat=True))
+
+
+def check_list(phrase_list: PhraseList, biased: Sequence[str]) -> None:
+    """Raises ``ValidationError`` where this list, as in memory, with these ``biased`` phrases is too much."""
+    texts, shared = _stored(except_list=phrase_list.pk)
+    own = list(biased) if phrase_list.enabled else []
+    everywhere = [text for pk in shared for text in texts[pk]] + (own if phrase_list.is_global else [])
+    _refuse(everywhere)
+    for attached in set(map(frozenset, _attached().values())):
+        more = own if phrase_list.pk in attached and not phrase_list.is_global else []
+        _refuse([*everywhere, *more, *(text for pk in attached - shared for text in texts[pk])])
 
 
 def check_attached(lists: Iterable[PhraseList]) -> None:
     """Raises ``ValidationError`` where a persona with these lists attached would have too many."""
-    counts, shared = _stored()
-    _refuse_above(sum(counts[pk] for pk in shared | {phrase_list.pk for phrase_list in lists}))
+    texts, shared = _stored()
+    _refuse([text for pk in shared | {phrase_list.pk for phrase_list in lists} for text in texts[pk]])
 
 
-def _stored(except_list: int | None = None) -> tuple[dict[int, int], set[int]]:
-    """Biased phrases per enabled list, and which enabled lists are global."""
+def _stored(except_list: int | None = None) -> tuple[dict[int, list[str]], set[int]]:
+    """Biased phrases of each enabled list, and which enabled lists are global."""
     enabled = PhraseList.objects.filter(enabled=True)
     if except_list is not None:
         enabled = enabled.exclude(pk=except_list)
+    texts: dict[int, list[str]] = defaultdict(list)
     biased = Phrase.objects.filter(phrase_list__in=enabled, bias__gt=BAN_BIAS).order_by()
-    counts = defaultdict(int, biased.values_list("phrase_list").annotate(Count("pk")))
-    return counts, set(enabled.filter(is_global=True).values_list("pk", flat=True))
+    for phrase_list, text in biased.values_list("phrase_list", "text"):
+        texts[phrase_list].append(text)
+    return texts, set(enabled.filter(is_global=True).values_list("pk", flat=True))
 
 
 def _attached() -> dict[int, set[int]]:
@@ -47,9 +55,15 @@ def _attached() -> dict[int, set[int]]:
     return attached
 
 
-def _refuse_above(total: int) -> None:
-    if total > MAX_TOKEN_BIASES:
+def _refuse(texts: Sequence[str]) -> None:
+    if len(texts) > MAX_TOKEN_BIASES:
         raise ValidationError(
-            f"{total} phrases with a bias above {BAN_BIAS:g} would be in force at once, over all lists; "
+            f"{len(texts)} phrases with a bias above {BAN_BIAS:g} would be in force at once, over all lists; "
             f"at most {MAX_TOKEN_BIASES} may be."
+        )
+    counter = tokens.current()
+    if counter is not None and texts and (count := counter.count_biased(texts)) > counter.biased_limit:
+        raise ValidationError(
+            f"The phrases with a bias above {BAN_BIAS:g} that would be in force at once, over all lists, have {count} "
+            f"tokens; an engine takes {counter.biased_limit}."
         )

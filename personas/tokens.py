@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from django.core.exceptions import ValidationError
 
 
 class TokenCounter(Protocol):
-    """Counts as the engines do. Limits are in tokens (``CHAT_PROMPT_MAX_TOKENS``, ``TOOL_PROMPT_MAX_TOKENS``)."""
+    """Counts as the engines do. Limits are in tokens (``CHAT_PROMPT_MAX_TOKENS``, ``TOOL_PROMPT_MAX_TOKENS``, and the
+    token biases that an engine takes)."""
 
     @property
     def chat_limit(self) -> int: ...
     @property
     def tool_limit(self) -> int: ...
+    @property
+    def biased_limit(self) -> int: ...
     def count_chat(self, text: str) -> int: ...
     def count_tool(self, text: str) -> int: ...
+    def count_biased(self, texts: Sequence[str]) -> int:
+        """How many different tokens a bias on these phrases is put on."""
+        ...
 
 
 _counter: TokenCounter | None = None

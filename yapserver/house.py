@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from accounts.selectors import caller_for_sync, find_caller_sync, tokens_today
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
 from accounts.usage import UsageLedger
 from accounts.usage_services import write_usage
-from inference.character import Casting, PromptLimits
+from inference.character import MAX_BIASED_TOKENS, Casting, PromptLimits, token_biases
 from inference.consumer import Door
 from inference.control import Control, Source
 from inference.engines.base import Engine, EngineDead, EngineRole
@@ -43,6 +44,7 @@ from personas import changes as catalogue_changes
 from personas import tokens
 from personas.phrase_files import load_phrase_file
 from personas.selectors import catalogue_version, load_catalogue
+from personas.snapshot import PhraseRule
 from yapserver.env import Environment
 
 logger = logging.getLogger("yap.house")
@@ -96,18 +98,32 @@ def session_policy(env: Environment) -> SessionPolicy:
     )
 
 
+def phrase_file(env: Environment) -> tuple[PhraseRule, ...] | None:
+    """The rules that take the built-in list's place. Raises ``ValueError`` with one line where the file is broken."""
+    if env.CHAT_LOGIT_BIAS_FILE is None:
+        return None
+    try:
+        return load_phrase_file(env.CHAT_LOGIT_BIAS_FILE)
+    except ValueError as error:
+        raise ValueError(f"CHAT_LOGIT_BIAS_FILE={error}") from None
+
+
 class TokenCounts:
     """Counts prompts as the engines do, for the admin's forms (``personas.tokens.TokenCounter``)."""
 
     def __init__(self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits) -> None:
         self._chat, self._tool = chat or tool, tool or chat
         self.chat_limit, self.tool_limit = limits.chat_prompt, limits.tool_prompt
+        self.biased_limit = MAX_BIASED_TOKENS
 
     def count_chat(self, text: str) -> int:
         return len(self._chat.text.encode(text.strip())) if self._chat else 0
 
     def count_tool(self, text: str) -> int:
         return len(self._tool.text.encode(text.strip())) if self._tool else 0
+
+    def count_biased(self, texts: Sequence[str]) -> int:
+        return len(token_biases(self._chat, [PhraseRule(text, 0.0) for text in texts])) if self._chat else 0
 
 
 class House:
@@ -158,7 +174,7 @@ class House:
             close_busy=env.WS_CLOSE_BUSY_CODE,
         )
         # A broken file stops the server here, before anything is built.
-        phrases = load_phrase_file(env.CHAT_LOGIT_BIAS_FILE) if env.CHAT_LOGIT_BIAS_FILE else None
+        phrases = phrase_file(env)
         self.control = Control(
             self.serving,
             self.registry,

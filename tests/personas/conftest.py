@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from django.contrib.auth.models import User
@@ -16,12 +16,16 @@ class WordCounter:
 
     chat_limit = 20
     tool_limit = 10
+    biased_limit = 12
 
     def count_chat(self, text: str) -> int:
         return len(text.split())
 
     def count_tool(self, text: str) -> int:
         return len(text.split())
+
+    def count_biased(self, texts: Sequence[str]) -> int:
+        return len({word for text in texts for word in text.split()})
 
 
 @pytest.fixture(autouse=True)

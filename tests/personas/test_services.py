@@ -142,6 +142,17 @@ def test_biases_are_bounded_over_all_lists_in_force(persona: Persona) -> None:
         phrase_services.set_phrase_lists_enabled(PhraseList.objects.filter(name="shared"), True)
 
 
+def test_biased_tokens_are_bounded_over_all_lists_in_force(persona: Persona, counter: WordCounter) -> None:
+    words = [PhraseRule(f"a b c {word}", -5.0) for word in "defghijkl"]  # 12 different ones
+    phrase_services.create_phrase_list("shared", words, is_global=True)
+    phrase_services.create_phrase_list("same words", [PhraseRule("d e f", -5.0)], is_global=True)
+    own = phrase_services.create_phrase_list("own", [PhraseRule("z", -5.0), PhraseRule("y banned")])
+    with pytest.raises(ValidationError, match="13 tokens; an engine takes 12"):
+        services.save_persona(persona, [own])
+    with pytest.raises(ValidationError, match="13 tokens"):
+        phrase_services.create_phrase_list("more", [PhraseRule("d e y", -5.0)], is_global=True)
+
+
 def test_a_card_becomes_a_persona_and_comes_back() -> None:
     card = cards.read(as_json(v2()))
     made = services.import_card(card, gender="female", personality="Warm")
