@@ -376,7 +376,8 @@ class SpeechStyle:
             while (char := self._peek(end)) and not char.isspace() and char != ">" and end < LINK_TARGET_MAX:
                 end += 1
             if char == ">":
-                self._put(self._buffer[self._at + 1 : self._at + end], end + 1)
+                address = self._buffer[self._at + 1 : self._at + end]
+                self._buffer, self._at, self._url = address + self._buffer[self._at + end + 1 :], 0, True
             else:
                 self._put("<")
         else:

@@ -44,6 +44,7 @@ GOLDEN = {
     'See [the *docs*](http://x.y/z_(w) "T") and ![a cat](c.png)!': "See the docs and a cat!",
     "[![alt](i.png)](http://a.b) [no] a[0](x y) [a": "alt [no] a[0](x y) [a",
     "<https://a.b/c_d> http://a.b/c_d_e, https://x.y/:)": "https://a.b/c_d http://a.b/c_d_e, https://x.y/:)",
+    "<http://a.b/😀c> and <mailto:a_b_@c.d>": "http://a.b/c and mailto:a_b_@c.d",
     "a<b<br>c": "a<b c",
     # emoji
     "Hi 😀! Great!😀Let's 👨‍👩‍👧 go 🇩🇪. ✌🏽ok ❤️": "Hi! Great! Let's go. ok",

@@ -67,6 +67,16 @@ document.addEventListener("DOMContentLoaded", () => {
     state(socket && socket.readyState === WebSocket.OPEN ? (speaking() ? "speaking" : "listening") : "not connected");
   };
 
+  // Once per picture, not once per token: laying the page out must not make the reader late for what comes next.
+  const write = (turn) => {
+    if (!turn.said) return;
+    const log = shown.log;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40; // leave whoever reads further up alone
+    turn.line.bubble.append(turn.said);
+    turn.said = "";
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
+
   const on = {
     ack(frame) {
       const turn = sent.shift();
@@ -85,12 +95,11 @@ document.addEventListener("DOMContentLoaded", () => {
         turn.ttft = performance.now() - turn.began;
         shown.ttft.textContent = `${turn.ttft.toFixed(0)} ms`;
       }
-      const log = shown.log;
-      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40; // leave whoever reads further up alone
-      turn.line.bubble.append(frame.text);
-      if (atEnd) log.scrollTop = log.scrollHeight;
+      if (!turn.said) requestAnimationFrame(() => write(turn));
+      turn.said += frame.text;
     },
     done(frame, turn) {
+      write(turn);
       turn.ended = true;
       turn.line.row.dataset.ended = frame.cancelled ? "cancelled" : "done";
       const notes = [];
@@ -168,7 +177,7 @@ document.addEventListener("DOMContentLoaded", () => {
       connecting = null;
     }
     if (!socket) return settle();
-    sent.push({ began: performance.now(), ended: false });
+    sent.push({ began: performance.now(), said: "", ended: false });
     const message = { type: "start", session_id: session, persona: page.dataset.persona, user_utterance: utterance };
     socket.send(JSON.stringify(message)); // while it speaks this is a barge-in: the server ends the running turn
     settle();
