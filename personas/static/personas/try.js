@@ -67,7 +67,8 @@ document.addEventListener("DOMContentLoaded", () => {
     state(socket && socket.readyState === WebSocket.OPEN ? (speaking() ? "speaking" : "listening") : "not connected");
   };
 
-  // Once per picture, not once per token: laying the page out must not make the reader late for what comes next.
+  // The first text at once, then what has come every few milliseconds: laying the page out for every token would make
+  // the reader late for what comes next.
   const write = (turn) => {
     if (!turn.said) return;
     const log = shown.log;
@@ -95,8 +96,9 @@ document.addEventListener("DOMContentLoaded", () => {
         turn.ttft = performance.now() - turn.began;
         shown.ttft.textContent = `${turn.ttft.toFixed(0)} ms`;
       }
-      if (!turn.said) requestAnimationFrame(() => write(turn));
+      if (turn.line.bubble.textContent && !turn.said) setTimeout(write, 30, turn);
       turn.said += frame.text;
+      if (!turn.line.bubble.textContent) write(turn);
     },
     done(frame, turn) {
       write(turn);
