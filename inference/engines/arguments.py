@@ -28,10 +28,12 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """``arguments`` for ``AsyncEngineArgs``, ``environ`` to be set while the engine is built, ``facts`` for people."""
+    """``arguments`` for ``AsyncEngineArgs``; ``environ`` for vLLM, to be set before it is imported; ``process_environ``
+    for the engine's own process alone; ``facts`` for people."""
 
     arguments: Mapping[str, Any]
     environ: Mapping[str, str]
+    process_environ: Mapping[str, str]
     facts: Mapping[str, Any]
 
 
@@ -62,6 +64,7 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         "VLLM_CONFIGURE_LOGGING": "1",
         "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),  # warnings, one line each
     }
+    process_environ: dict[str, str] = {}
     facts: dict[str, Any] = {
         "quantization": quantization or config.quantization,
         "dtype": dtype,
@@ -76,13 +79,20 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
             # Compiling takes two minutes on a small machine; the model is ready in half of one without.
             "enforce_eager": True,
             "kv_cache_memory_bytes": _cpu_cache(spec, device, config, dtype, kv_dtype),
+            # Named "uni" it would be taken for "mp", whose scheduler waits for its worker in a busy loop: that takes a
+            # core from the model and the server, and made text wait until the reply was over.
+            "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
         }
-        environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, threads))
+        process_environ = {
+            "OMP_NUM_THREADS": str(len(threads)),
+            "OMP_PROC_BIND": "true",
+            "OMP_PLACES": ",".join(f"{{{core}}}" for core in threads),
+        }
         facts |= {"threads": len(threads), "kv_cache_bytes": arguments["kv_cache_memory_bytes"]}
     else:
         arguments["gpu_memory_utilization"] = spec.gpu_fraction
         _check_gpu_memory(spec, device, config, kv_dtype)
-    return LaunchPlan(arguments, environ, facts)
+    return LaunchPlan(arguments, environ, process_environ, facts)
 
 
 def bound_cores(spec: EngineSpec, device: Device) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ TESTED = ((0, 26), (0, 32))
 MAX_LOGIT_BIASES = 1024
 _FINISH = {"repetition": "stop"}
 # vLLM edits these in our own environment while it builds; other children of the server shall not inherit them.
-_LENT = ("LD_PRELOAD", "VLLM_CPU_OMP_THREADS_BIND", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")
+_EDITED = ("LD_PRELOAD", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")
 
 
 @cache
@@ -49,11 +49,11 @@ def build(spec: EngineSpec) -> VllmEngine:
     device = this_device()
     launch = plan(spec, device, model_config.read(spec.model))
     tokenizer = load_tokenizer(spec.model)
-    with launch_environment(launch.environ):
-        import vllm
+    os.environ.update(launch.environ)
+    import vllm
 
-        _check_version(vllm.__version__)
-        return VllmEngine(spec, launch, tokenizer)
+    _check_version(vllm.__version__)
+    return VllmEngine(spec, launch, tokenizer)
 
 
 class VllmEngine:
@@ -81,14 +81,15 @@ class VllmEngine:
         self._bad_request = (refused, ValueError)
         recorder, self._metrics = _metrics_recorder()
         self.registry: CollectorRegistry = self._metrics.registry
-        try:
-            args = AsyncEngineArgs(**launch.arguments)
-            config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
-        except (ValueError, NotImplementedError) as error:
-            raise ModelRefused(f"{spec.role} model {spec.model}: {_first_line(error)}") from error
-        self._llm = AsyncLLM.from_vllm_config(
-            config, usage_context=UsageContext.ENGINE_CONTEXT, stat_loggers=[recorder], enable_log_requests=False
-        )
+        with lent_environment(launch.process_environ):
+            try:
+                args = AsyncEngineArgs(**launch.arguments)
+                config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+            except (ValueError, NotImplementedError) as error:
+                raise ModelRefused(f"{spec.role} model {spec.model}: {_first_line(error)}") from error
+            self._llm = AsyncLLM.from_vllm_config(
+                config, usage_context=UsageContext.ENGINE_CONTEXT, stat_loggers=[recorder], enable_log_requests=False
+            )
         self._late = LateTokens(self._llm.output_processor, self._metrics.tokens_after_cancel)
         self._ends = end_token_ids(tokenizer, spec.model)
         self._sampling_params = partial(
@@ -245,10 +246,10 @@ def _metrics_recorder() -> tuple[type[Any], _Metrics]:
 
 
 @contextmanager
-def launch_environment(environ: Mapping[str, str]) -> Iterator[None]:
-    """vLLM reads its settings from the environment, at any time, and hands it to its processes; what only the
-    processes need is taken back afterwards."""
-    before = {name: os.environ.get(name) for name in _LENT}
+def lent_environment(environ: Mapping[str, str]) -> Iterator[None]:
+    """What the engine's process inherits and the server does not keep. Everything is imported before: an OpenMP that is
+    loaded meanwhile would tie this thread, and all that it starts, to the engine's cores."""
+    before = {name: os.environ.get(name) for name in (*_EDITED, *environ)}
     os.environ.update(environ)
     try:
         yield

@@ -26,11 +26,13 @@ CROWD_TOKENS = 20_000  # of the long prompts that nobody has seen
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """``arguments`` are ``AsyncEngineArgs``; ``sampling`` are ``SamplingParams`` by vLLM's names, reply length too;
-    ``wish`` is the same sampling as a client of Yap asks for it."""
+    """``arguments`` are ``AsyncEngineArgs``; ``environ`` and ``process_environ`` see ``LaunchPlan``; ``sampling`` are
+    ``SamplingParams`` by vLLM's names, reply length too; ``wish`` is the same sampling as a client of Yap asks for
+    it."""
 
     arguments: Mapping[str, Any]
     environ: Mapping[str, str]
+    process_environ: Mapping[str, str]
     sampling: Mapping[str, Any]
     wish: Mapping[str, float]
     device: str
@@ -93,4 +95,4 @@ def engine(
         "frequency_penalty": wish.frequency_penalty,
         "stop_token_ids": sorted(end_token_ids(load_tokenizer(model.path), model.path)),
     }
-    return Engine(arguments, launch.environ, sampling, asdict(wish), str(device))
+    return Engine(arguments, launch.environ, launch.process_environ, sampling, asdict(wish), str(device))

@@ -18,7 +18,13 @@ from tests.benchmarks.prompts import Prompt
 class RawEngine:
     """The engine with the given arguments, and prompts as the server would make them: ids, before the clock starts."""
 
-    def __init__(self, arguments: Mapping[str, Any], environ: Mapping[str, str], sampling: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        environ: Mapping[str, str],
+        process_environ: Mapping[str, str],
+        sampling: Mapping[str, Any],
+    ) -> None:
         os.environ.update(environ)
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.inputs import tokens_input
@@ -26,9 +32,11 @@ class RawEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         from inference.engines.tokenizer import load_tokenizer
+        from inference.engines.vllm_engine import lent_environment
         from inference.prompt import ChatFormat
 
-        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        with lent_environment(process_environ):
+            self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._form = ChatFormat(load_tokenizer(arguments["model"]))
         self.params: Callable[[], Any] = partial(
             SamplingParams, output_kind=RequestOutputKind.DELTA, skip_clone=True, **sampling

@@ -1,7 +1,7 @@
 """``manage.py`` with the benchmark's engine arguments in the place of those that the server would choose, so that all
 systems run the very same engine:
 
-    BENCHMARK_ENGINE='{"arguments": …, "environ": …}' python -m tests.benchmarks.served serve
+    BENCHMARK_ENGINE='{"arguments": …, "environ": …, "process_environ": …}' python -m tests.benchmarks.served serve
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
 
     def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> arguments.LaunchPlan:
         chosen = arguments.plan(spec, device, config)
-        return arguments.LaunchPlan(given["arguments"], given["environ"], chosen.facts)
+        return arguments.LaunchPlan(**given, facts=chosen.facts)
 
     vars(vllm_engine)["plan"] = plan
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")

@@ -151,7 +151,7 @@ class System:
 
 def raw(engine: Engine, out: Path) -> System:
     """The engine alone."""
-    first = {"arguments": engine.arguments, "environ": engine.environ, "sampling": engine.sampling}
+    first = {name: getattr(engine, name) for name in ("arguments", "environ", "process_environ", "sampling")}
     worker = Worker("raw", out / "logs" / "raw.log", first)
     return System("raw", worker.process, worker, {"kind": "raw"})
 
@@ -175,7 +175,9 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
         "WS_MAX_MESSAGES_PER_WINDOW": "0",
         "WS_MAX_CANCELS_PER_WINDOW": "0",
         "WS_IDLE_TIMEOUT_S": "3600",
-        "BENCHMARK_ENGINE": json.dumps({"arguments": engine.arguments, "environ": engine.environ}),
+        "BENCHMARK_ENGINE": json.dumps(
+            {name: getattr(engine, name) for name in ("arguments", "environ", "process_environ")}
+        ),
     }
     log = out / "logs" / f"{name}.log"
     migrate = Process(name, [sys.executable, "manage.py", "migrate", "--verbosity", "0"], environ, log)
@@ -190,8 +192,18 @@ def vllm_serve(engine: Engine, clients: Worker, out: Path, template: Path) -> Sy
     """vLLM's own OpenAI server with the same flags, its access log off."""
     port, model = free_port(), str(engine.arguments["model"])
     # What `vllm serve` runs; the command itself asks for a package named vllm, and the CPU build is called otherwise.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log", "--generation-config", "vllm"]
+    command = [sys.executable, "-m", "tests.benchmarks.openai_server", json.dumps(engine.process_environ)]
+    command += [
+        "--model",
+        model,
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+        "--disable-uvicorn-access-log",
+        "--generation-config",
+        "vllm",
+    ]
     command += ["--served-model-name", "benchmark", "--chat-template", str(template), *engine.flags()]
     process = Process("vllm serve", command, engine.environ, out / "logs" / "vllm-serve.log")
     target = {"kind": "sse", "port": port, "model": "benchmark", "sampling": engine.sampling, "pid": process.pid}

@@ -419,14 +419,13 @@ foreign_leaks = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::p
 @pytest.mark.engine
 @foreign_leaks
 @linux
-@pytest.mark.parametrize("victim", ["EngineCore", "Worker"])
-async def test_a_killed_engine_process_is_noticed_and_replaced(victim: str) -> None:
+async def test_a_killed_engine_process_is_noticed_and_replaced() -> None:
     service = vllm_service([EngineSpec(EngineRole.CHAT, str(TINY), 1024, max_num_seqs=2)], str(CHECKOUT))
     try:
         await service.ensure_running()
         assert service._keeper is not None
         before = {pid: _title(pid) for pid in service._keeper.processes("chat-1")}
-        os.kill(next(pid for pid, title in before.items() if victim in title), signal.SIGKILL)
+        os.kill(next(pid for pid, title in before.items() if "EngineCore" in title), signal.SIGKILL)
         assert await until(lambda: not service.ready) < 2
         await until(lambda: service.ready, 240)
         assert not set(before) & set(service._keeper.processes("chat-2"))
@@ -461,7 +460,7 @@ async def test_a_killed_server_leaves_no_engine_process_for_ten_seconds(tmp_path
     process = _real_server(tmp_path)
     try:
         name = (await asyncio.to_thread(_ready_line, process)).split()[1]
-        assert len(reaper.marked(SERVER_MARK, name)) >= 2
+        assert reaper.marked(SERVER_MARK, name)
     finally:
         process.kill()
         process.communicate()

@@ -72,7 +72,9 @@ def test_a_cpu_is_eager_with_small_blocks_and_a_cache_of_a_known_size() -> None:
     assert launch.arguments["enforce_eager"] is True
     assert launch.arguments["block_size"] == 32
     assert launch.arguments["kv_cache_memory_bytes"] == 5 * 5184 * SMALL.kv_values * 4  # type: ignore[operator]
-    assert launch.environ["VLLM_CPU_OMP_THREADS_BIND"] == "0"
+    assert launch.process_environ["OMP_PLACES"] == "{0}"
+    assert launch.process_environ["OMP_NUM_THREADS"] == "1"
+    assert launch.arguments["distributed_executor_backend"].endswith("UniProcExecutor")
     assert "gpu_memory_utilization" not in launch.arguments
 
 
@@ -85,7 +87,8 @@ def test_a_gpu_compiles_and_takes_its_share() -> None:
     launch = plan(CHAT, HOPPER, SMALL)
     assert launch.arguments["gpu_memory_utilization"] == 0.7
     assert not {"enforce_eager", "block_size", "kv_cache_memory_bytes"} & set(launch.arguments)
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in launch.environ
+    assert not launch.process_environ
+    assert "distributed_executor_backend" not in launch.arguments
     assert launch.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
