@@ -82,6 +82,9 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
             # Named "uni" it would be taken for "mp", whose scheduler waits for its worker in a busy loop: that takes a
             # core from the model and the server, and made text wait until the reply was over.
             "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+            # Nothing runs beside the model in that process: a step planned ahead would only make its text wait for the
+            # next one, and compute one token more for whoever has left.
+            "async_scheduling": False,
         }
         process_environ = {
             "OMP_NUM_THREADS": str(len(threads)),
