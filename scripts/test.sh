@@ -65,11 +65,7 @@ for version in 3.11 3.12; do
 done
 # One worker more than cores: tests that wait for other processes leave one idle.
 step "fast suite" .venv/bin/python -m pytest -n "$(($(nproc) + 1))" --dist worksteal -m "not engine and not browser"
-if [[ $what == all && -n ${CI:-} ]]; then
-    # CI runs the engine tests that have been seen green on a machine of its size; the rest joins as it is.
-    step "engine suite" .venv/bin/python -m pytest -m engine tests/engine/test_contract.py tests/engine/test_service.py \
-        tests/engine/test_phrases_engine.py tests/engine/test_two_processes.py
-elif [[ $what == all ]]; then
+if [[ $what == all ]]; then
     step "engine suite" .venv/bin/python -m pytest -m engine
     step "browser suite" .venv/bin/python -m pytest -m browser
 fi

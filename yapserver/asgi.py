@@ -8,6 +8,7 @@ the same.
 # ruff: noqa: E402 - Django has to be set up between the imports
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -85,8 +86,16 @@ class Application:
 application = Application(_make_house())
 application.house.start_building()
 
-# Daphne has no lifespan: its reactor starts the house, so that it is ready before the first client comes.
+# Daphne has no lifespan: its reactor starts the house, so that it is ready before the first client comes, and ends it
+# where Daphne was not started by our own command, which has done so before.
 if "daphne.server" in sys.modules:
     from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+
+    def _end() -> Deferred[None] | None:
+        if application.house.serving.draining:
+            return None
+        return Deferred.fromFuture(asyncio.ensure_future(application.house.aclose()))
 
     reactor.callLater(0, application.house.start)  # callWhenRunning fires before the loop runs
+    reactor.addSystemEventTrigger("before", "shutdown", _end)

@@ -21,6 +21,7 @@ from inference.engines.reaper import ENGINE_MARK, SERVER_MARK, Keeper
 from inference.engines.service import EngineService, vllm_service
 from inference.engines.slot import OwnedEngine
 from inference.engines.spec import EngineSpec, ModelRefused
+from tests.conftest import StartServer
 from tests.fakes.engine import FakeEngine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -486,3 +487,20 @@ def _ready_line(process: subprocess.Popen[str]) -> str:
         if line.startswith("ready"):
             return line
     raise AssertionError("the server ended before it was ready")
+
+
+ENTRY_POINTS = {
+    "daphne": ("-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "yapserver.asgi:application"),
+    "runserver": ("manage.py", "runserver", "127.0.0.1:{port}"),
+}
+
+
+@pytest.mark.engine
+@foreign_leaks
+@linux
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_serves_and_ends_with_its_engines(name: str, start_server: StartServer) -> None:
+    server = start_server(sys.executable, *ENTRY_POINTS[name], DEPLOY_MODELS="chat").start()
+    assert len(server.engine_processes()) == 1
+    server.signal(signal.SIGTERM)
+    assert server.all_gone(20) < 20
