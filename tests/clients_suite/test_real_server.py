@@ -90,7 +90,7 @@ class EveryClient:
             await user.sees("you> ", LIMIT_S)
             user.presses("/persona otto\r")
             await user.sees("Now talking with Otto (male, curious).")
-            user.presses("And who are you?\r")
+            user.presses("Tell me a long story about the moon.\r")
             await user.sees("Otto: ", LIMIT_S)
             user.presses("\x03")
             await user.sees("(stopped)", LIMIT_S)

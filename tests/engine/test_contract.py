@@ -211,7 +211,7 @@ async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineServ
     if isinstance(engine, FakeEngine):
         engine.die()
     else:
-        assert service.kill_processes(EngineRole.CHAT) >= 2
+        assert service.kill_processes(EngineRole.CHAT) >= 1
     with pytest.raises(EngineDead):
         async with asyncio.timeout(5):
             await reader
