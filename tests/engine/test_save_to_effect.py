@@ -26,7 +26,7 @@ def _report(what: str, seconds: list[float]) -> None:
     ordered = sorted(seconds)
     p50, p95 = ordered[len(ordered) // 2], ordered[round(0.95 * (len(ordered) - 1))]
     print(f"{what}: Save to effect p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms, {len(ordered)} edits")
-    assert p95 < 10.0  # turns fill this small machine meanwhile; the second itself is held by the fast tests
+    assert p95 < 1.0
 
 
 async def test_a_revoked_key_is_shown_the_door(tiny_server: YapServer, someone: Operator) -> None:
