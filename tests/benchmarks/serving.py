@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        return max(self.clients)
+        return max(2, *self.clients)  # one leaves, one waits
 
     @property
     def places(self) -> int:
