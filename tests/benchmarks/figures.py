@@ -48,12 +48,12 @@ class Results:
         """The client counts that were loaded."""
         return sorted({cell.clients for cell in self.cells if cell.scenario == "load"})
 
-    def of(self, scenario: str, system: str, clients: int | None = None) -> list[Cell]:
+    def of(self, scenario: str, system: str | None = None, clients: int | None = None) -> list[Cell]:
         """The cells of all rounds."""
         return [
             cell
             for cell in self.cells
-            if cell.scenario == scenario and cell.system == system and clients in (None, cell.clients)
+            if cell.scenario == scenario and system in (None, cell.system) and clients in (None, cell.clients)
         ]
 
     def samples(self, scenario: str, system: str, name: str, clients: int | None = None) -> list[float]:

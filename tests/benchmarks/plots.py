@@ -20,18 +20,18 @@ def draw(results: Results, out: Path) -> list[Path]:
     from matplotlib import pyplot
 
     made: list[Path] = []
-    for name, paint in (
-        ("first_token", _first_token),
-        ("first_token_by_clients", _by_clients("ttft", "First token under load", "ms, median and p99 (faint)", 1000)),
-        ("gap_by_clients", _by_clients("gap", "Gap between frames under load", "ms, median and p99 (faint)", 1000)),
-        ("tokens_per_second", _rates("tokens_per_second", "Tokens a second, all clients together", "tokens/s")),
-        ("processor_time", _rates("cpu_us_per_frame", "Processor time of the serving process per frame", "µs")),
-        ("conversation", _conversation),
-        ("storm", _storm),
+    for name, scenario, paint in (
+        ("first_token", "first_token", _first_token),
+        ("first_token_by_clients", "load", _by_clients("ttft", "First token under load", "ms, median and p99 (faint)", 1000)),
+        ("gap_by_clients", "load", _by_clients("gap", "Gap between frames under load", "ms, median and p99 (faint)", 1000)),
+        ("tokens_per_second", "load", _rates("tokens_per_second", "Tokens a second, all clients together", "tokens/s")),
+        ("processor_time", "load", _rates("cpu_us_per_frame", "Processor time of the serving process per frame", "µs")),
+        ("conversation", "conversation", _conversation),
+        ("storm", "storm", _storm),
     ):
         figure, axes = pyplot.subplots(figsize=_SIZE, constrained_layout=True)
-        paint(results, axes)
-        if axes.has_data():
+        if results.of(scenario):
+            paint(results, axes)
             made.append(out / f"{name}.png")
             figure.savefig(made[-1], dpi=120)
         pyplot.close(figure)
@@ -84,9 +84,8 @@ def _conversation(results: Results, axes: Any) -> None:
             turns = range(1, len(rows) + 1)
             axes.plot(turns, [row["said"] for row in rows], color=_COLOURS[system], alpha=0.35, linestyle="--")
             axes.plot(turns, [row["cached"] for row in rows], color=_COLOURS[system], label=system)
-    if axes.has_data():
-        title = "A long conversation: tokens already said (dashed), of them from the cache (solid)"
-        _label(axes, results, title, "turn; where the dashed line falls the record was trimmed", "tokens")
+    title = "A long conversation: tokens already said (dashed), of them from the cache (solid)"
+    _label(axes, results, title, "turn; where the dashed line falls the record was trimmed", "tokens")
 
 
 def _storm(results: Results, axes: Any) -> None:
@@ -98,13 +97,12 @@ def _storm(results: Results, axes: Any) -> None:
     ]
     for place, (system, when, value) in enumerate(bars):
         axes.bar(place, value, color=_COLOURS[system], alpha=0.45 if when == "quiet" else 1.0)
-    if bars:
-        axes.set_xticks(range(len(bars)), [f"{system}\n{when}" for system, when, _ in bars])
-        handshakes = results.facts["plan"]["storm_handshakes"]
-        axes.set_title(
-            f"Streams while {handshakes} clients connect within a second · {results.facts['model']}", fontsize=10
-        )
-        axes.set_ylabel("p99 gap between frames, ms")
+    axes.set_xticks(range(len(bars)), [f"{system}\n{when}" for system, when, _ in bars])
+    handshakes = results.facts["plan"]["storm_handshakes"]
+    axes.set_title(
+        f"Streams while {handshakes} clients connect within a second · {results.facts['model']}", fontsize=10
+    )
+    axes.set_ylabel("p99 gap between frames, ms")
 
 
 def _clients(axes: Any, counts: list[int]) -> None:

@@ -96,7 +96,7 @@ def _goals(results: Results) -> Sheet:
 
 def _first_token(results: Results) -> Sheet:
     rows = []
-    for system in results.systems():
+    for system in results.systems() if results.of("first_token") else ():
         shares = [results.share("first_token", system, "ttft", share) for share in (0.5, 0.95, 0.99)]
         ratio = results.ratio("first_token", system, "ttft")
         over = results.over_raw("first_token", system, "ttft")
@@ -148,7 +148,7 @@ def _load(results: Results, clients: int) -> Sheet:
 
 def _cancel(results: Results) -> Sheet:
     rows = []
-    for system in results.systems():
+    for system in results.systems() if results.of("first_token") or results.of("slot") else ():
         done, freed = (
             [results.share(scenario, system, name, share) for share in (0.5, 0.99)]
             for scenario, name in (("first_token", "cancel_done"), ("slot", "freed"))
@@ -184,6 +184,7 @@ def _crowd(results: Results) -> Sheet:
             _ms(results.share("crowd", system, "others_ttft", 0.5)),
         )
         for system in results.systems()
+        if results.of("crowd")
     ]
     others = min(results.facts["plan"]["crowd_others"], max(results.clients(), default=1) - 1)
     note = (

@@ -33,6 +33,7 @@ from tests.benchmarks import models, plots, report
 from tests.benchmarks.engine import Engine, engine
 from tests.benchmarks.figures import Cell, Results
 from tests.benchmarks.prompts import prompts
+from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.systems import System, Worker, raw, vllm_serve, yap
 
 SYSTEMS = ("raw", "yap-daphne", "yap-uvicorn", "vllm serve")
@@ -45,6 +46,7 @@ class Plan:
 
     clients: tuple[int, ...] = (1, 8, 32, 64)
     systems: tuple[str, ...] = SYSTEMS
+    scenarios: tuple[str, ...] = tuple(SCENARIOS)
     rounds: int = 3
     seconds: float = 4.0
     first_tokens: int = 60
@@ -107,7 +109,7 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
     results = Results(_facts(plan, model, shared))
     interrupted = suppress(KeyboardInterrupt)
     with interrupted, _progress(console) as progress, _systems(plan, shared, out, progress) as systems:
-        steps = list(_steps(plan))
+        steps = [step for step in _steps(plan) if step[0] in plan.scenarios]
         bar = progress.add_task("measuring", total=len(steps) * len(systems))
         for number, (scenario, round_, clients, arguments, only_yap) in enumerate(steps):
             # Whoever begins has the quietest machine: everybody does in turn.
@@ -228,6 +230,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a folder or Hub id; default: a tiny random Llama")
     parser.add_argument("--clients", help="client counts, comma-separated; default: 1,8,32,64")
     parser.add_argument("--systems", help=f"some of {','.join(SYSTEMS)}")
+    parser.add_argument("--scenarios", help=f"some of {','.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, help="how often everything is repeated; default: 3")
     parser.add_argument("--batched-tokens", type=int, help="the engine's max_num_batched_tokens; default: 512")
     parser.add_argument("--quantization", default="auto", help="as Yap's QUANTIZATION; default: auto")
@@ -244,13 +247,14 @@ def _plan(given: argparse.Namespace) -> Plan:
     wanted: dict[str, Any] = {
         "clients": tuple(sorted({int(count) for count in given.clients.split(",")})) if given.clients else None,
         "systems": tuple(given.systems.split(",")) if given.systems else None,
+        "scenarios": tuple(given.scenarios.split(",")) if given.scenarios else None,
         "rounds": given.rounds,
         "batched_tokens": given.batched_tokens,
         "reply_tokens": given.reply_tokens,
     }
-    unknown = set(wanted["systems"] or ()) - set(SYSTEMS)
-    if unknown:
-        raise SystemExit(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    for what, known in (("systems", SYSTEMS), ("scenarios", tuple(SCENARIOS))):
+        if unknown := set(wanted[what] or ()) - set(known):
+            raise SystemExit(f"no such {what}: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
     return Plan(**{**fields, **{name: value for name, value in wanted.items() if value is not None}})
 
