@@ -22,8 +22,16 @@ def draw(results: Results, out: Path) -> list[Path]:
     made: list[Path] = []
     for name, scenario, paint in (
         ("first_token", "first_token", _first_token),
-        ("first_token_by_clients", "load", _by_clients("ttft", "First token under load", "ms, median and p99 (faint)", 1000)),
-        ("gap_by_clients", "load", _by_clients("gap", "Gap between frames under load", "ms, median and p99 (faint)", 1000)),
+        (
+            "first_token_by_clients",
+            "load",
+            _by_clients("ttft", "First token under load", "ms, median and p99 (faint)", 1000),
+        ),
+        (
+            "gap_by_clients",
+            "load",
+            _by_clients("gap", "Gap between frames under load", "ms, median and p99 (faint)", 1000),
+        ),
         ("tokens_per_second", "load", _rates("tokens_per_second", "Tokens a second, all clients together", "tokens/s")),
         ("processor_time", "load", _rates("cpu_us_per_frame", "Processor time of the serving process per frame", "µs")),
         ("conversation", "conversation", _conversation),
