@@ -170,8 +170,13 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     listed(desk, "Never").click()
     desk.uncheck("[name=enabled]")
     desk.click("[name=_save]")
-    say(page, "Tell me another long story.")
-    assert BANNED in whole_reply(page, 4).lower()
+    again = []
+    for number in range(4, 7):  # a small model may do without it for one reply; not, when it is allowed, for three
+        say(page, "Write: her mother, her sister, her brother.")
+        again.append(whole_reply(page, number).lower())
+        if BANNED in again[-1]:
+            break
+    assert BANNED in again[-1], again
 
     # A customer talks; a limit that is cut bites at the next message.
     street = context.new_page()
