@@ -238,16 +238,12 @@ class Session:
             conversation.replace(message.history)
         utterance = message.utterance.strip() or None
         turn = self._plan(utterance, message.request_id, chat=chat, tool=True)
-        await self._send(
-            turn.frames.ack(
-                session_id=message.session_id,
-                now=_local_now(),
-                gender=character.gender,
-                personality=character.personality,
-                chat_prompt=character.chat_prompt is not None,
-            )
-        )
-        self._run(turn)
+        turn.ack = partial(_ack_start, turn, message.session_id, character)
+        if self._run(turn):
+            # The turn's first step, or that of the tasks it makes, asks the engines: they work while the ack is sent.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await turn.acknowledge()
 
     async def _followup(self, message: Followup) -> None:
         if self._character is None:
@@ -387,9 +383,9 @@ class Session:
         plan = TurnPlan(self._turns, request_id, utterance, tool_plan, chat_plan)
         return Turn(plan, self._policy.turn, self._send)
 
-    def _run(self, turn: Turn) -> None:
-        if self.state is SessionState.CLOSING:  # while its ack was on its way
-            return
+    def _run(self, turn: Turn) -> bool:
+        if self.state is SessionState.CLOSING:  # while the turn before it was being stopped
+            return False
         self.state = SessionState.RUNNING
         self._turn = turn
         self._serving.metrics.turns_running.inc()
@@ -398,6 +394,7 @@ class Session:
         self._open = turn
         # A task that is cancelled before its first step never enters its coroutine.
         self._task.add_done_callback(lambda _: self._ended(turn))
+        return True
 
     async def _drive(self, turn: Turn) -> None:
         try:
@@ -434,6 +431,7 @@ class Session:
         if heard is not None:
             self._cut_to(heard)
         if stopped:
+            await turn.acknowledge()
             await self._send(turn.frames.done(cancelled=True))
         self._serving.metrics.cancel_seconds.observe(time.perf_counter() - started)
         return stopped
@@ -501,6 +499,16 @@ class Session:
 
 def _unavailable(request_id: str | None) -> ProtocolError:
     return ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable", request_id=request_id)
+
+
+def _ack_start(turn: Turn, session_id: str, character: Character) -> str:
+    return turn.frames.ack(
+        session_id=session_id,
+        now=_local_now(),
+        gender=character.gender,
+        personality=character.personality,
+        chat_prompt=character.chat_prompt is not None,
+    )
 
 
 def _ack_chat_prompt(request_id: str | None, **fields: Any) -> str:

@@ -79,6 +79,7 @@ class Turn:
 
     def __init__(self, plan: TurnPlan, policy: TurnPolicy, send: Send) -> None:
         self.plan = plan
+        self.ack: Callable[[], str] | None = None  # makes the turn's first frame
         self.frames = TurnFrames(plan.turn, plan.request_id)
         self.user_text = plan.utterance
         self.reply: Reply | None = None
@@ -138,6 +139,13 @@ class Turn:
 
     # -- running -----------------------------------------------------------------------------------
 
+    async def acknowledge(self) -> None:
+        """Send the ack, if there is one and it has not been sent. Whoever sends another frame of this turn calls this
+        first."""
+        ack, self.ack = self.ack, None
+        if ack is not None:
+            await self._send(ack())
+
     async def run(self) -> None:
         """From the tool decision to ``done``. Only cancellation leaves it as an exception, with no ``done`` sent."""
         error: tuple[ErrorCode, str, dict[str, Any]] | None = None
@@ -157,6 +165,7 @@ class Turn:
             self.ended_by = "error"
             error = ErrorCode.INTERNAL_ERROR, "something went wrong on our side", {"reference": reference}
         self._ended = time.perf_counter()
+        await self.acknowledge()
         if error is None:
             await self._send(self.frames.final(self.delivered()))
         else:
@@ -250,6 +259,7 @@ class Turn:
         self.tool_ms = _ms(time.perf_counter() - self._started)
         if calls:
             self.user_text = self._prefixed()
+        await self.acknowledge()
         await self._send(self.frames.toolcall(calls))
 
     def _prefixed(self) -> str | None:
@@ -281,6 +291,7 @@ class Turn:
     async def _token(self, text: str) -> None:
         if self.ttft_ms is None:
             self.ttft_ms = _ms(time.perf_counter() - self._started)
+            await self.acknowledge()
         await self._send(self.frames.token(text))
 
     def close(self) -> None:

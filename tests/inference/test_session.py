@@ -202,6 +202,26 @@ async def test_the_ack_of_a_start() -> None:
         )
 
 
+@pytest.mark.parametrize(("tool", "concurrent"), [(False, True), (True, True), (True, False)])
+async def test_the_engines_work_while_the_ack_is_sent(tool: bool, concurrent: bool) -> None:
+    """The ack is the first frame, and the engines have been asked when it leaves."""
+    engines = [held(first=asyncio.Event())]
+    if tool:
+        engines.append(held(role=EngineRole.TOOL, first=asyncio.Event()))
+    async with talking(*engines, turn=replace(PATIENT, concurrent=concurrent)) as line:
+        asked: list[list[int]] = []
+        pass_on = line.session._send
+
+        async def send(text: str) -> None:
+            asked.append([len(engine.requests) for engine in engines])
+            await pass_on(text)
+
+        line.session._send = send
+        await line.say(START)
+        assert line.types() == ["ack"]
+        assert asked == [[1, 1] if tool and concurrent else [0, 1] if tool else [1]]
+
+
 # -- who the character is --------------------------------------------------------------------------
 
 
