@@ -87,7 +87,6 @@ class ChatConsumer(AsyncConsumer):
                 return
             session = Session(self._serving, caller, self.send_text, self.close)
             self._registry.add(session)
-            self._serving.metrics.connections.inc()
             logger.info("open key=%s conn=%s active=%d", caller.prefix, session.connection, len(self._registry))
             session.open()
             while True:
@@ -102,7 +101,6 @@ class ChatConsumer(AsyncConsumer):
             # However it ended, cancelled by the server included: first what costs others, then the log.
             if session is not None:
                 self._registry.remove(session)
-                self._serving.metrics.connections.dec()
             if place is not None:
                 place.release()
             if session is not None:

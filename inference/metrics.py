@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
+    from inference.registry import Registry
     from inference.turn import Turn
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -18,8 +19,6 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.connections = Gauge("yap_connections", "Open connections", registry=registry)
-        self.turns_running = Gauge("yap_turns_running", "Turns running now", registry=registry)
         self.turns = Counter("yap_turns", "Turns by how they ended", ["ended"], registry=registry)
         self.tools = Counter("yap_tool_decisions", "Tool decisions", ["decision"], registry=registry)
         self.refusals = Counter("yap_refused_messages", "Refused messages by error code", ["code"], registry=registry)
@@ -41,6 +40,13 @@ class Metrics:
         self.completion_tokens = Counter("yap_completion_tokens", "Tokens of replies", registry=registry)
         self.held = Counter("yap_held_deltas", "Deltas held for a possible banned phrase", registry=registry)
         self.suppressed = Counter("yap_suppressed_phrases", "Banned phrases taken back", registry=registry)
+
+    def watch(self, sessions: Registry) -> None:
+        """Tell who is connected and who talks; counted when it is asked for, not when it changes."""
+        connections = Gauge("yap_connections", "Open connections", registry=self.registry)
+        connections.set_function(sessions.__len__)
+        turns = Gauge("yap_turns_running", "Turns running now", registry=self.registry)
+        turns.set_function(lambda: sessions.running)
 
     def refused(self, code: str) -> None:
         """A message or a connection was refused."""

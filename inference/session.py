@@ -388,9 +388,8 @@ class Session:
             return False
         self.state = SessionState.RUNNING
         self._turn = turn
-        self._serving.metrics.turns_running.inc()
         self._stopping = "disconnect"
-        self._task = asyncio.create_task(self._drive(turn), name=f"turn {turn.plan.turn} of {self.connection}")
+        self._task = asyncio.create_task(self._drive(turn))
         self._open = turn
         # A task that is cancelled before its first step never enters its coroutine.
         self._task.add_done_callback(lambda _: self._ended(turn))
@@ -411,7 +410,6 @@ class Session:
         if self.state is SessionState.RUNNING:
             self.state = SessionState.IDLE
         self._active_at = time.monotonic()
-        self._serving.metrics.turns_running.dec()
         if self._conversation is not None and self._conversation.remember(turn):
             self._background(self._prime_anew())
         account(self._serving, self.caller, turn, name=self._name, persona=self._slug, stopped_by=self._stopping)

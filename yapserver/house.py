@@ -166,6 +166,7 @@ class House:
             metrics=Metrics(),
         )
         self.registry = Registry()
+        self.serving.metrics.watch(self.registry)
         self.door = Door(
             find_caller=self._find_caller,
             places=places,

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
+from prometheus_client import generate_latest
+
+from inference.metrics import Metrics
 from inference.registry import Registry
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import START, Line, talking
@@ -16,8 +19,12 @@ async def test_who_is_connected() -> None:
             registry.add(session)
         assert (len(registry), registry.running) == (2, 0)
         assert set(registry) == {line.session, other.session}
+        metrics = Metrics()
+        metrics.watch(registry)
         await line.say(START)
         assert registry.running == 1
+        told = generate_latest(metrics.registry).decode().splitlines()
+        assert {"yap_connections 2.0", "yap_turns_running 1.0"} <= set(told)
         for session in registry:  # may change while it is walked
             registry.remove(session)
             registry.remove(session)

@@ -1046,7 +1046,6 @@ async def test_turns_are_counted_in_the_ledger() -> None:
     for other in list(written[0].values())[1:]:
         total.add(other)
     counts = total.counts
-    assert line.serving.metrics.turns_running._value.get() == 0
     assert (counts["turns"], counts["cancels"], counts["barge_ins"]) == (3, 2, 1)
     assert counts["completion_tokens"] == 3 + len(chat.tokenizer.encode(SAID, add_special_tokens=False))
     assert dict(total.errors) == {"unknown_message_type": 1}
