@@ -102,6 +102,7 @@ class Casting:
         self._catalogue = Catalogue()
         self._vocabulary: Vocabulary | None = None
         self._guarding: dict[tuple[PhraseRule, ...], Guarding] = {}
+        self._in_force: dict[str | None, Guarding] = {}  # by slug; None: who has no persona
         self._chat_ids = lru_cache(maxsize=512)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=512)(self._encode_tool)
         self.install(self._catalogue, self.compile(self._catalogue))
@@ -121,13 +122,20 @@ class Casting:
 
     def install(self, catalogue: Catalogue, guarding: dict[tuple[PhraseRule, ...], Guarding]) -> None:
         """Put a compiled catalogue in force, at once and whole."""
-        self._catalogue, self._guarding = catalogue, guarding
+        in_force: dict[str | None, Guarding] = {None: guarding[catalogue.phrases]}
+        for slug, persona in catalogue.personas.items():
+            in_force[slug] = guarding[catalogue.phrases + persona.phrases]
+        self._catalogue, self._guarding, self._in_force = catalogue, guarding, in_force
 
     def guarding(self, snapshot: PersonaSnapshot | None) -> Guarding:
-        """The global phrases and those of a persona, compiled."""
-        rules = self._catalogue.phrases + (snapshot.phrases if snapshot else ())
+        """The global phrases and those of a persona, compiled. Every turn asks: no list is walked for it."""
+        if snapshot is None:
+            return self._in_force[None]
+        if self._catalogue.by_slug(snapshot.slug) is snapshot:
+            return self._in_force[snapshot.slug]
+        rules = self._catalogue.phrases + snapshot.phrases  # it has left the catalogue and lives on in its sessions
         found = self._guarding.get(rules)
-        if found is None:  # a persona that has left the catalogue lives on in its sessions
+        if found is None:
             found = self._guarding[rules] = self._compile(rules)
         return found
 

@@ -10,7 +10,7 @@ from inference.protocol import PersonaFields, ProtocolError
 from inference.tool_call import DEFAULT_TOOL_PROMPT
 from personas.snapshot import PersonaSnapshot, PhraseRule
 from tests.fakes.engine import tiny_tokenizer
-from tests.fakes.serving import ANNA, MAX, catalogue
+from tests.fakes.serving import ANNA, MAX, UNLIMITED, catalogue
 
 FORM = ChatFormat(tiny_tokenizer())
 
@@ -104,6 +104,21 @@ def test_phrase_lists_are_compiled_once_and_kept() -> None:
     assert one.guarding(listed) is before
     gone = replace(ANNA, slug="gone", phrases=(PhraseRule("left"),))
     assert one.guarding(gone) is one.guarding(gone)
+
+
+def test_no_list_is_walked_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = casting(replace(ANNA, phrases=(PhraseRule("my dear"),)), phrases=(PhraseRule("oh honey"),))
+    walked: list[PhraseRule] = []
+
+    def walk(rule: PhraseRule) -> int:
+        walked.append(rule)
+        return 0
+
+    monkeypatch.setattr(PhraseRule, "__hash__", walk)
+    anna = one.cast(PersonaFields(persona="anna"), None, None, None, UNLIMITED)
+    one.cast(PersonaFields(chat_prompt="You are new."), anna, None, None, UNLIMITED)
+    one.cast(PersonaFields(), anna, None, None, UNLIMITED)
+    assert not walked
 
 
 def test_a_bias_above_the_ban_is_a_token_bias() -> None:
