@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import types
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class ChatConsumer(AsyncConsumer):
         self,
         scope: dict[str, Any],
         receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
+        send: Callable[[dict[str, Any]], Coroutine[Any, Any, None]],
     ) -> None:
         """The ASGI application of one connection."""
         self.scope, self.base_send = scope, send
@@ -159,9 +160,7 @@ class ChatConsumer(AsyncConsumer):
         timed = not self._frames % _FRAME_SAMPLE
         started = time.perf_counter() if timed else 0.0
         try:
-            # A server with back-pressure waits here for a client that does not read.
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self.base_send({"type": "websocket.send", "text": text})
+            await _patiently(self.base_send({"type": "websocket.send", "text": text}))
         except (TimeoutError, OSError, RuntimeError) as error:
             logger.info("client takes no frames: %s", type(error).__name__)
             self._gone = True
@@ -173,7 +172,32 @@ class ChatConsumer(AsyncConsumer):
     async def close(self, code: int) -> None:
         """Close the connection; what arrives afterwards is not looked at."""
         try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self.base_send({"type": "websocket.close", "code": code})
+            await _patiently(self.base_send({"type": "websocket.close", "code": code}))
         except (TimeoutError, OSError, RuntimeError):
             logger.debug("the connection was already gone")
+
+
+async def _patiently(sending: Coroutine[Any, Any, None]) -> None:
+    """``await sending``; raises TimeoutError where a server with back-pressure waits too long for a client that does
+    not read. Nearly every frame is taken at once: the clock is set only where one is not."""
+    try:
+        waiting = sending.send(None)
+    except StopIteration:
+        return
+    async with asyncio.timeout(SEND_TIMEOUT_S):
+        await _rest(sending, waiting)
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+    """Awaits a coroutine that has begun, and waits for what it yielded."""
+    while True:
+        try:
+            try:
+                value = yield waiting
+            except BaseException as error:
+                waiting = coroutine.throw(error)
+            else:
+                waiting = coroutine.send(value)
+        except StopIteration:
+            return

@@ -302,6 +302,51 @@ async def test_a_client_that_takes_nothing_is_let_go(server: Server, monkeypatch
     await server.free()
 
 
+async def test_no_clock_is_set_for_a_frame_that_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once() -> None:
+        return None
+
+    monkeypatch.setattr(asyncio, "timeout", None)
+    await consumer._patiently(at_once())
+
+
+async def test_a_frame_that_waits_is_sent_when_there_is_room() -> None:
+    room, log = asyncio.Event(), []
+
+    async def sending() -> None:
+        await asyncio.sleep(0)
+        await room.wait()
+        log.append("sent")
+        raise OSError
+
+    task = asyncio.create_task(consumer._patiently(sending()))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not log
+    room.set()
+    with pytest.raises(OSError):  # noqa: PT011 - the very one
+        await task
+    assert log == ["sent"]
+
+
+async def test_a_frame_that_waits_can_be_cancelled() -> None:
+    log = []
+
+    async def sending() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("left")
+
+    task = asyncio.create_task(consumer._patiently(sending()))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["left"]
+
+
 async def test_a_session_that_breaks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     socket = await speaking(server)
     session = next(iter(server.registry))
