@@ -76,8 +76,9 @@ def _of(results: Results, system: str) -> Iterator[Goal]:
     for cell in results.of("conversation", system):
         whole, _ = said_and_cached(cell.numbers["rows"])
         yield least("cached of what was already said, long conversation", whole, 0.97)
-    for cell in results.of("idle", system):
+    for cell in results.of("weight", system):
         yield most("memory of an idle connection", cell.numbers["memory_per_connection"] / 1024, 60, "KiB", 1)
+    for cell in results.of("idle", system):
         quiet, beside = (percentile(cell.numbers[name], 0.99) for name in ("quiet_gap", "beside_gap"))
         ratio = beside / quiet if quiet else math.nan
         yield most("p99 gap beside idle connections over the quiet one", ratio, 1.10, "×")

@@ -219,12 +219,13 @@ def _conversation(results: Results) -> Sheet:
 def _connections(results: Results) -> Sheet:
     rows = []
     for system in results.systems():
-        for idle, storm in zip(results.of("idle", system), results.of("storm", system), strict=False):
+        cells = (results.of(name, system) for name in ("weight", "idle", "storm"))
+        for weight, idle, storm in zip(*cells, strict=False):
             answers = ", ".join(f"{count} × {answer}" for answer, count in sorted(storm.numbers["answers"].items()))
             rows.append(
                 (
                     system,
-                    _number(idle.numbers["memory_per_connection"] / 1024, 1),
+                    _number(weight.numbers["memory_per_connection"] / 1024, 1),
                     " → ".join(_ms(percentile(idle.numbers[name], 0.99)) for name in ("quiet_gap", "beside_gap")),
                     " / ".join(_ms(percentile(storm.numbers["answered"], share)) for share in (0.5, 0.99, 1.0)),
                     " → ".join(_ms(percentile(storm.numbers[name], 0.99)) for name in ("quiet_gap", "storm_gap")),
@@ -233,7 +234,7 @@ def _connections(results: Results) -> Sheet:
             )
     plan = results.facts["plan"]
     note = (
-        f"KiB: an idle connection, of {plan['idle_connections']}. Then the p99 gap (ms) of one streaming client, alone "
+        f"KiB: an idle connection, of {plan['idle_connections']} to a fresh process. Then the p99 gap (ms) of one streaming client, alone "
         f"→ beside them. Storm: {plan['storm_handshakes']} handshakes within a second, a quarter with a wrong key: ms "
         "until each was let in or refused, p50 / p99 / slowest, and the p99 gap of the streams in flight, before → "
         "meanwhile."

@@ -245,24 +245,36 @@ async def conversation(make: MakeLine, pid: int, *, seed: str, turns: int, words
     return {"rows": rows}
 
 
+async def weight(make: MakeLine, pid: int, *, seed: str, connections: int) -> Numbers:
+    """What a connection that says nothing weighs. For a fresh process: one that has worked has memory to spare."""
+    first = make()
+    await first.open()
+    before = anonymous_bytes(pid)
+    lines = [make() for _ in range(connections)]
+    for line in lines:
+        await line.open()
+    await asyncio.sleep(0.5)
+    grown = anonymous_bytes(pid) - before
+    for line in (first, *lines):
+        await line.close()
+    return {"memory_per_connection": grown / max(1, connections)}
+
+
 async def idle(make: MakeLine, pid: int, *, seed: str, connections: int, seconds: float, rounds: int) -> Numbers:
-    """One client streams, alone and beside ``connections`` that say nothing; what one of those weighs."""
+    """One client streams, alone and beside ``connections`` that say nothing."""
     quiet: list[float] = []
     beside: list[float] = []
-    weights: list[float] = []
     for number in range(rounds):
         quiet += await _stream(make, f"{seed} quiet {number}", seconds)
-        before = anonymous_bytes(pid)
         lines = [make() for _ in range(connections)]
         for line in lines:
             await line.open()
         await asyncio.sleep(0.5)
-        weights.append((anonymous_bytes(pid) - before) / max(1, connections))
         beside += await _stream(make, f"{seed} beside {number}", seconds)
         for line in lines:
             await line.close()
         await asyncio.sleep(1.0)
-    return {"quiet_gap": quiet, "beside_gap": beside, "memory_per_connection": max(weights)}
+    return {"quiet_gap": quiet, "beside_gap": beside}
 
 
 async def storm(
@@ -308,7 +320,8 @@ async def storm(
 
 
 SCENARIOS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (prompt, first_token, load, slot, late_frames, crowd, conversation, idle, storm)
+    each.__name__: each
+    for each in (weight, prompt, first_token, load, slot, late_frames, crowd, conversation, idle, storm)
 }
 
 

@@ -130,6 +130,7 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
 
 def _steps(plan: Plan) -> Iterator[tuple[str, int, int, dict[str, Any], bool]]:
     """(scenario, round, clients, arguments, whether it is Yap's alone)."""
+    yield "weight", 0, 0, {"connections": plan.idle_connections}, True
     yield "prompt", 0, 0, {"turns": 2}, False
     for round_ in range(plan.rounds):
         yield "first_token", round_, 0, {"turns": plan.first_tokens}, False
