@@ -12,7 +12,7 @@ from inference.sampling import Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Lower runs first. A live turn goes before any warm-up.
+# Lower runs first. A live turn goes before any warm-up; among live turns the engine decides.
 PRIORITY_LIVE = 0
 PRIORITY_WARM = 10
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engines import model_config
 from inference.engines.arguments import LaunchPlan, plan
 from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.deadline import Deadlines
 from inference.engines.device import Device, probe
 from inference.engines.late_tokens import LateTokens
 from inference.engines.spec import EngineSpec, ModelRefused
@@ -91,6 +92,7 @@ class VllmEngine:
                 config, usage_context=UsageContext.ENGINE_CONTEXT, stat_loggers=[recorder], enable_log_requests=False
             )
         self._late = LateTokens(self._llm.output_processor, self._metrics.tokens_after_cancel)
+        self._deadlines = Deadlines()
         self._ends = end_token_ids(tokenizer, spec.model)
         self._sampling_params = partial(
             SamplingParams,
@@ -134,7 +136,8 @@ class VllmEngine:
             raise ValueError("the prompt is empty")
         repeated = repeated_text(self.tokenizer, request.prompt_ids)
         try:
-            stream = self._llm.generate(prompt, params, request.request_id, priority=request.priority)
+            deadline = self._deadlines.of(prompt["prompt_token_ids"], request.priority)
+            stream = self._llm.generate(prompt, params, request.request_id, priority=deadline)
             async with aclosing(stream):
                 try:
                     async for output in stream:

@@ -234,10 +234,10 @@ def _connections(results: Results) -> Sheet:
             )
     plan = results.facts["plan"]
     note = (
-        f"KiB: an idle connection, of {plan['idle_connections']} to a fresh process. Then the p99 gap (ms) of one streaming client, alone "
-        f"→ beside them. Storm: {plan['storm_handshakes']} handshakes within a second, a quarter with a wrong key: ms "
-        "until each was let in or refused, p50 / p99 / slowest, and the p99 gap of the streams in flight, before → "
-        "meanwhile."
+        f"KiB: an idle connection, of {plan['idle_connections']} to a fresh process. Then the p99 gap (ms) of one "
+        f"streaming client, alone → beside them. Storm: {plan['storm_handshakes']} handshakes within a second, a "
+        "quarter with a wrong key: ms until each was let in or refused, p50 / p99 / slowest, and the p99 gap of the "
+        "streams in flight, before → meanwhile."
     )
     columns = ("system", "KiB", "gap beside idle ones", "storm: answered in", "gap in the storm", "answers")
     return Sheet("Many connections", note, columns, rows)
