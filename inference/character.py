@@ -6,14 +6,16 @@ references.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from accounts.callers import Caller
 from inference.phrases import PhraseAutomaton
-from inference.prompt import ChatFormat, TranscriptFormat
+from inference.prompt import LONG_TEXT, ChatFormat, TranscriptFormat
 from inference.protocol import ErrorCode, PersonaFields, ProtocolError
 from inference.tool_call import DEFAULT_TOOL_PROMPT
 from inference.vocabulary import Spelling, Vocabulary, no_spelling
@@ -195,6 +197,15 @@ class Casting:
             if before.own_prompt and fields.chat_prompt is None:
                 fields = replace(fields, chat_prompt=before.chat_prompt)
         return self.character(fields, snapshot=snapshot, before=before, tool_prompt=tool_prompt, user_name=user_name)
+
+    async def encode_ahead(self, fields: PersonaFields, before: Character | None, user_name: str | None) -> None:
+        """Where a message brings a long prompt that is new, encode it in a thread, for :meth:`cast` to find."""
+        if fields.chat_prompt is None or len(fields.chat_prompt) <= LONG_TEXT:
+            return
+        prompt = fields.chat_prompt.replace("{{user}}", user_name or NOBODY)
+        if before is None or prompt != before.chat_prompt:
+            with suppress(ProtocolError):  # it is too long: cast says so, in its turn
+                await asyncio.to_thread(self._chat_ids, prompt)
 
     def stored(self, fields: PersonaFields, allowed: frozenset[str] | None) -> PersonaSnapshot | None:
         """The stored persona that a message names, by slug, else by gender and personality.

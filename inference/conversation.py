@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from inference.character import Casting, Character
 from inference.history import Exchange, History, Line
+from inference.prompt import LONG_TEXT
 from inference.turn import Turn
 
 
@@ -24,8 +26,15 @@ class Conversation:
         if self._tool is not None:
             self._tool.limit(self._casting.tool_history_limit(character))
 
-    def replace(self, lines: Sequence[Line]) -> None:
-        """Take a client's own record."""
+    async def replace(self, lines: Sequence[Line]) -> None:
+        """Take a client's own record. In a thread where it is long and all of it is new."""
+        fresh = not any(map(len, filter(None, (self._chat, self._tool))))
+        if fresh and sum(len(line.user or "") + len(line.reply) for line in lines) > LONG_TEXT:
+            await asyncio.to_thread(self._replace, lines)
+        else:
+            self._replace(lines)
+
+    def _replace(self, lines: Sequence[Line]) -> None:
         for record in (self._chat, self._tool):
             if record is not None:
                 record.replace(lines)

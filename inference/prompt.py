@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Characters. To encode more takes milliseconds: in a thread, because meanwhile no other conversation would get a token.
+LONG_TEXT = 4000
 _MARK = "\ue000"  # a private-use character: no template has it, and trimming filters leave it alone
 # Three user turns, so that neither the first nor the last is mistaken for the rule.
 _CONVERSATION = ("user", "assistant", "user", "assistant", "user")

@@ -23,6 +23,7 @@ from inference.character import NOBODY, Character
 from inference.conversation import Conversation
 from inference.engines.base import Engine, EngineDead, EngineRole
 from inference.history import History
+from inference.prompt import LONG_TEXT
 from inference.protocol import (
     Cancel,
     ChatPrompt,
@@ -30,6 +31,7 @@ from inference.protocol import (
     ErrorCode,
     Followup,
     Message,
+    PersonaFields,
     Ping,
     Pong,
     ProtocolError,
@@ -200,9 +202,9 @@ class Session:
                 case ChatPrompt():
                     await self._chat_prompt(message)
                 case WarmPersona():
-                    self._warm_persona(message)
+                    await self._warm_persona(message)
                 case WarmHistory():
-                    self._warm_history(message)
+                    await self._warm_history(message)
                 case Ping():
                     await self._send(encode("pong", request_id=message.request_id))
                 case Pong():
@@ -222,8 +224,10 @@ class Session:
         fresh = message.session_id != self.session_id
         before = None if fresh else self._character
         user_name = message.user_identity or (None if fresh else self._user_name)
-        cast = self._serving.casting.cast
-        character = cast(message.persona, before, message.tool_prompt, user_name, self.caller)
+        casting = self._serving.casting
+        if self.caller.own_chat_prompt:
+            await casting.encode_ahead(message.persona, before, user_name)
+        character = casting.cast(message.persona, before, message.tool_prompt, user_name, self.caller)
         chat = self._engine(EngineRole.CHAT)
         self._engine(EngineRole.TOOL)
 
@@ -235,7 +239,7 @@ class Session:
         if message.sampling is not None:
             self._sampling = dict(message.sampling)
         if message.history is not None:
-            conversation.replace(message.history)
+            await conversation.replace(message.history)
         utterance = message.utterance.strip() or None
         turn = self._plan(utterance, message.request_id, chat=chat, tool=True)
         turn.ack = partial(_ack_start, turn, message.session_id, character)
@@ -268,7 +272,10 @@ class Session:
         before, fields = self._character, message.persona
         if not fields:
             raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "chat_prompt needs persona fields")
-        character = self._serving.casting.cast(fields, before, None, self._user_name, self.caller)
+        casting = self._serving.casting
+        if self.caller.own_chat_prompt:
+            await casting.encode_ahead(fields, before, self._user_name)
+        character = casting.cast(fields, before, None, self._user_name, self.caller)
         same_style = (character.gender, character.personality) == (before.gender, before.personality)
         if same_style and (fields.persona is None or character.slug == before.slug):
             await self._send(_ack_chat_prompt(message.request_id, code=204, message="no change"))
@@ -291,11 +298,12 @@ class Session:
         )
         self._warm(conversation.prefix(character), None, message.request_id)
 
-    def _warm_persona(self, message: WarmPersona) -> None:
+    async def _warm_persona(self, message: WarmPersona) -> None:
         self._chat_engine()
         if not self.caller.own_chat_prompt:
             raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
         prompt = message.chat_prompt.replace("{{user}}", self._user_name or NOBODY)
+        await self._serving.casting.encode_ahead(PersonaFields(chat_prompt=prompt), self._character, self._user_name)
         frame = encode(
             "warmed",
             segment="persona_static",
@@ -304,12 +312,15 @@ class Session:
         )
         self._warm([*self._serving.casting.chat_ids(prompt)], frame, message.request_id)
 
-    def _warm_history(self, message: WarmHistory) -> None:
+    async def _warm_history(self, message: WarmHistory) -> None:
         self._chat_engine()
         form = self._serving.casting.chat
         assert form is not None
         record = History(form, self._serving.casting.history_limit(self._character))
-        record.replace(message.history)
+        if len(message.history_text) > LONG_TEXT:
+            await asyncio.to_thread(record.replace, message.history)
+        else:
+            record.replace(message.history)
         persona = self._character.chat_ids if self._character else form.before_system
         frame = encode(
             "warmed", segment="history", bytes=len(message.history_text.encode()), request_id=message.request_id

@@ -3,7 +3,7 @@ token while others send long prompts, what those others wait, and how evenly str
 
     python -m tests.benchmarks.batching [--model FOLDER|ID] [--tokens 256,512,1024,2048] [--others 8]
 
-Raw engines, one after the other, twice through the list, so that a drift of the machine shows.
+Servers, one after the other, twice through the list, so that a drift of the machine shows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 from tests.benchmarks import models
 from tests.benchmarks.engine import engine
 from tests.benchmarks.figures import percentile
-from tests.benchmarks.systems import raw
+from tests.benchmarks.systems import Worker, yap
 
 SHARES = (0.5, 0.99)
 
@@ -40,13 +40,17 @@ def measure(
                 quantization="auto",
                 light=model.tiny,
             )
-            system = raw(shared, out / str(size))
+            folder = out / f"{size} {round_}"
+            clients = Worker("clients", folder / "logs" / "clients.log")
+            system = yap("daphne", shared, clients, folder, places=others + 8, history=3000)
             try:
+                clients.wait_ready()
                 system.wait_ready()
                 seed = f"batching {round_}"
                 result = system.do("crowd", seed=seed, others=others, repeat=repeat, streams=4)
             finally:
-                system.worker.stop()
+                system.stop()
+                clients.stop()
             for samples, name in zip(found[size], ("ttft", "others_ttft", "stream_gap"), strict=True):
                 samples += result[name]
     return found

@@ -186,7 +186,8 @@ def _crowd(results: Results) -> Sheet:
         for system in results.systems()
         if results.of("crowd")
     ]
-    others = min(results.facts["plan"]["crowd_others"], max(results.clients(), default=1) - 1)
+    plan = results.facts["plan"]
+    others = min(plan["crowd_others"], max(2, *plan["clients"]) - 1)
     note = (
         f"A client with a warm persona speaks just after {others} others have sent long prompts that nobody has seen: "
         "ms to its first text, and to theirs (p50)."

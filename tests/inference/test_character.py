@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
 from inference.character import MAX_BIASED_TOKENS, NOBODY, Casting, PromptLimits
-from inference.prompt import ChatFormat
+from inference.prompt import LONG_TEXT, ChatFormat, TextEncoder
 from inference.protocol import PersonaFields, ProtocolError
 from inference.tool_call import DEFAULT_TOOL_PROMPT
 from personas.snapshot import PersonaSnapshot, PhraseRule
 from tests.fakes.engine import tiny_tokenizer
-from tests.fakes.serving import ANNA, MAX, UNLIMITED, catalogue
+from tests.fakes.serving import ANNA, MAX, UNLIMITED, catalogue, talking
 
 FORM = ChatFormat(tiny_tokenizer())
 
@@ -141,3 +142,29 @@ def test_without_an_engine_there_are_no_ids() -> None:
         assert bool(character.chat_ids) is (chat is not None)
         assert bool(character.tool_ids) is (tool is not None)
         assert bool(one.tool_warm_ids()) is (tool is not None)
+
+
+async def test_a_long_prompt_that_is_new_is_encoded_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[int, threading.Thread]] = []
+    whole = TextEncoder.encode
+
+    def encode(encoder: TextEncoder, text: str) -> list[int]:
+        encoded.append((len(text), threading.current_thread()))
+        return whole(encoder, text)
+
+    monkeypatch.setattr(TextEncoder, "encode", encode)
+    here = threading.current_thread()
+    long, short = "You are kind. " * 400, "You are short."
+    async with talking(limits=PromptLimits(chat_prompt=10_000, chat_context=100_000, history=50_000)) as line:
+        for fields in (
+            {"chat_prompt": short},
+            {"chat_prompt": long},
+            {"chat_prompt": long, "session_id": "s2", "history_text": f"User: hi\nAssistant: {long}"},
+        ):
+            await line.turn(**fields)
+        await line.ask({"type": "warm_persona", "chat_prompt": long[5:]})
+        await line.ask({"type": "warm_history", "history_text": f"User: {long}"})
+    assert any(thread is here for size, thread in encoded if size < 100)
+    elsewhere = [size for size, thread in encoded if size > LONG_TEXT and thread is not here]
+    assert len(elsewhere) >= 4
+    assert not [size for size, thread in encoded if size > LONG_TEXT and thread is here]
