@@ -21,12 +21,13 @@ class ModelRefused(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One engine to be built. Lengths are tokens; ``gpu_fraction`` (0–1) is its share of the GPU's memory; ``alone``
-    means that no other engine shares the machine."""
+    means that no other engine shares the machine; ``batched_tokens_wished`` that the operator has chosen them."""
 
     role: EngineRole
     model: str
     max_model_len: int
     max_num_batched_tokens: int = 512
+    batched_tokens_wished: bool = False
     max_num_seqs: int = 10
     quantization: str = "auto"
     kv_dtype: str = "auto"
@@ -68,6 +69,8 @@ class EngineSettings(Protocol):
     @property
     def MAX_NUM_BATCHED_TOKENS_TOOL(self) -> int: ...
     @property
+    def model_fields_set(self) -> set[str]: ...
+    @property
     def MAX_CONCURRENT_CONNECTIONS(self) -> int: ...
     @property
     def MODELS_DIR(self) -> Path: ...
@@ -84,6 +87,7 @@ def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
             model=settings.AWQ_CHAT_MODEL or settings.CHAT_MODEL or demo,
             max_model_len=settings.CHAT_MAX_LEN,
             max_num_batched_tokens=settings.MAX_NUM_BATCHED_TOKENS_CHAT,
+            batched_tokens_wished="MAX_NUM_BATCHED_TOKENS_CHAT" in settings.model_fields_set,
             max_num_seqs=seqs,
             quantization=_first(settings.CHAT_QUANTIZATION, settings.QUANTIZATION),
             kv_dtype=settings.KV_DTYPE,
@@ -95,6 +99,7 @@ def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
         model=settings.AWQ_TOOL_MODEL or settings.TOOL_MODEL or demo,
         max_model_len=settings.TOOL_MAX_LEN,
         max_num_batched_tokens=settings.MAX_NUM_BATCHED_TOKENS_TOOL,
+        batched_tokens_wished="MAX_NUM_BATCHED_TOKENS_TOOL" in settings.model_fields_set,
         max_num_seqs=seqs,
         quantization=_first(settings.TOOL_QUANTIZATION, settings.QUANTIZATION),
         kv_dtype=settings.KV_DTYPE,

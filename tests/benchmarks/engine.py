@@ -56,19 +56,21 @@ def engine(
     *,
     slots: int,
     reply_tokens: int,
-    batched_tokens: int,
+    batched_tokens: int | None,
     engines: int,
     quantization: str,
     light: bool = False,
 ) -> Engine:
-    """The engine for ``slots`` requests at once, ``engines`` of which share the machine."""
+    """The engine for ``slots`` requests at once, ``engines`` of which share the machine; ``batched_tokens`` None: as
+    many as Yap chooses for it."""
     device, config = probe(), model_config.read(model.path)
     context = min(CONTEXT, config.max_positions or CONTEXT)
     spec = EngineSpec(
         role=EngineRole.CHAT,
         model=model.path,
         max_model_len=context,
-        max_num_batched_tokens=batched_tokens,
+        max_num_batched_tokens=batched_tokens or 512,
+        batched_tokens_wished=batched_tokens is not None,
         max_num_seqs=slots,
         quantization=quantization,
         gpu_fraction=round(0.9 / engines, 2),

@@ -63,7 +63,7 @@ class Plan:
     storm_handshakes: int = 200
     storm_streams: int = 8
     storm_seconds: float = 2.0
-    batched_tokens: int = 512
+    batched_tokens: int | None = None
 
     @property
     def slots(self) -> int:
@@ -233,7 +233,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--systems", help=f"some of {','.join(SYSTEMS)}")
     parser.add_argument("--scenarios", help=f"some of {','.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, help="how often everything is repeated; default: 3")
-    parser.add_argument("--batched-tokens", type=int, help="the engine's max_num_batched_tokens; default: 512")
+    parser.add_argument("--batched-tokens", type=int, help="the engine's max_num_batched_tokens; default: as Yap")
     parser.add_argument("--quantization", default="auto", help="as Yap's QUANTIZATION; default: auto")
     parser.add_argument("--reply-tokens", type=int, help="longest reply; default: 96")
     parser.add_argument(

@@ -42,13 +42,13 @@ def _environment(**settings: Any) -> Environment:
 
 
 def test_every_engine_caches_prefixes_orders_by_priority_and_keeps_statistics() -> None:
-    for device in (AVX2, HOPPER):
+    for device, tokens in ((AVX2, 128), (HOPPER, 512)):
         arguments = plan(CHAT, device, SMALL).arguments
         assert arguments["enable_prefix_caching"] is True
         assert arguments["scheduling_policy"] == "priority"
         assert arguments["disable_log_stats"] is False
         assert arguments["structured_outputs_config"]["backend"] == "xgrammar"
-        assert (arguments["max_model_len"], arguments["max_num_batched_tokens"]) == (5160, 512)
+        assert (arguments["max_model_len"], arguments["max_num_batched_tokens"]) == (5160, tokens)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,21 @@ def test_threads(cores: tuple[int, ...], chat: tuple[int, ...], tool: tuple[int,
     assert bound_cores(CHAT, device) == chat
     assert bound_cores(TOOL, device) == tool
     assert bound_cores(replace(TOOL, alone=True), device) == alone
+
+
+def test_on_a_cpu_a_step_is_short_unless_the_operator_wants_it_long() -> None:
+    wish = replace(CHAT, max_num_batched_tokens=1024)
+    for spec, device, tokens in (
+        (CHAT, AVX2, 128),
+        (replace(wish, batched_tokens_wished=True), AVX2, 1024),
+        (replace(CHAT, max_num_batched_tokens=64), AVX2, 64),
+        (wish, HOPPER, 1024),
+    ):
+        assert plan(spec, device, SMALL).arguments["max_num_batched_tokens"] == tokens
+    arguments = plan(CHAT, AVX2, SMALL).arguments
+    assert 0 < arguments["long_prefill_token_threshold"] < arguments["max_num_batched_tokens"]
+    chat, tool = specs(_environment(MAX_NUM_BATCHED_TOKENS_CHAT=256))
+    assert (chat.batched_tokens_wished, tool.batched_tokens_wished) == (True, False)
 
 
 def test_more_sequences_than_batched_tokens_are_not_asked_of_vllm() -> None:
