@@ -16,7 +16,7 @@ CPU_BLOCK = 32
 # What a step takes is what every stream stands still while a long prompt is computed. Measured with the demo model on
 # two cores, four streams beside four long prompts (python -m tests.benchmarks.batching): 512 tokens 436 ms, 128 tokens
 # 130 ms, and the long prompts' own first text 3.0 and 3.4 s.
-CPU_BATCHED_TOKENS = 128
+CPU_PROMPT_TOKENS = 128  # beside a token of every sequence
 # vLLM's CPU attention loads any other width and dies at the first request.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 # What the two processes of one CPU engine need beside weights and cache (measured: 1.2 GB).
@@ -81,7 +81,7 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         arguments |= {
             "block_size": CPU_BLOCK,
             # A long prompt that is being computed leaves room in each step for those who came after it.
-            "long_prefill_token_threshold": min(_batched_tokens(spec, device) // 2, spec.max_model_len),
+            "long_prefill_token_threshold": min(_batched_tokens(spec, device), spec.max_model_len) // 2,
             # Compiling takes two minutes on a small machine; the model is ready in half of one without.
             "enforce_eager": True,
             "kv_cache_memory_bytes": _cpu_cache(spec, device, config, dtype, kv_dtype),
@@ -106,10 +106,9 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
 
 def _batched_tokens(spec: EngineSpec, device: Device) -> int:
     """A token for every sequence at least."""
-    wish = spec.max_num_batched_tokens
     if device.kind == "cpu" and not spec.batched_tokens_wished:
-        wish = min(wish, CPU_BATCHED_TOKENS)
-    return max(wish, spec.max_num_seqs)
+        return min(spec.max_num_batched_tokens, CPU_PROMPT_TOKENS) + spec.max_num_seqs
+    return max(spec.max_num_batched_tokens, spec.max_num_seqs)
 
 
 def bound_cores(spec: EngineSpec, device: Device) -> tuple[int, ...]:

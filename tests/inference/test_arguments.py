@@ -42,7 +42,7 @@ def _environment(**settings: Any) -> Environment:
 
 
 def test_every_engine_caches_prefixes_orders_by_priority_and_keeps_statistics() -> None:
-    for device, tokens in ((AVX2, 128), (HOPPER, 512)):
+    for device, tokens in ((AVX2, 128 + CHAT.max_num_seqs), (HOPPER, 512)):
         arguments = plan(CHAT, device, SMALL).arguments
         assert arguments["enable_prefix_caching"] is True
         assert arguments["scheduling_policy"] == "priority"
@@ -111,9 +111,9 @@ def test_threads(cores: tuple[int, ...], chat: tuple[int, ...], tool: tuple[int,
 def test_on_a_cpu_a_step_is_short_unless_the_operator_wants_it_long() -> None:
     wish = replace(CHAT, max_num_batched_tokens=1024)
     for spec, device, tokens in (
-        (CHAT, AVX2, 128),
+        (CHAT, AVX2, 128 + CHAT.max_num_seqs),
         (replace(wish, batched_tokens_wished=True), AVX2, 1024),
-        (replace(CHAT, max_num_batched_tokens=64), AVX2, 64),
+        (replace(CHAT, max_num_batched_tokens=64), AVX2, 64 + CHAT.max_num_seqs),
         (wish, HOPPER, 1024),
     ):
         assert plan(spec, device, SMALL).arguments["max_num_batched_tokens"] == tokens
