@@ -103,17 +103,14 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
     asked = prompts(seed)
     for line in (*lines, waiting):
         await line.open()
-    for line in lines:
-        await line.say(next(asked))
     freed: list[float] = []
     steps: list[float] = []
     after: list[int] = []
     done: list[float] = []
     for _ in range(repeat):
-        for line in lines:  # those that came to their end meanwhile
-            if line.timeline.ended is not None:
-                await line.open()
-                await line.say(next(asked))
+        for line in lines:
+            await line.open()
+            await line.say(next(asked))
         for line in lines:
             await line.arrived(2)
         leaving, witness = sorted(lines, key=lambda line: len(line.timeline.arrivals))[:2]
@@ -134,14 +131,11 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
             steps.append((came[0] - cancelled) / step)
             done.append(left.ended - cancelled)
             after.append(max(0, sum(cancelled < at <= came[0] for at in ours) - 1))
-        waiting.cancel()
-        await waiting.ended()
-        await waiting.open()
-        await leaving.open()
-    for line in lines:
-        if line.timeline.ended is None:
-            line.cancel()
+        for line in (*lines, waiting):
+            if line.timeline.ended is None:
+                line.cancel()
             await line.ended()
+        await waiting.open()
     for line in (*lines, waiting):
         await line.close()
     await asyncio.sleep(PAUSE_S)
