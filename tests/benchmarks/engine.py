@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from inference.engines import model_config
@@ -21,6 +21,16 @@ CONTEXT = 5160
 LIGHT = Sampling(
     temperature=1.0, top_p=1.0, top_k=10, min_p=0.0, repeat_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0
 )
+# How Yap runs an engine. The other arguments say which model is run, and how much it holds.
+YAP_CHOOSES = {
+    "async_scheduling",
+    "block_size",
+    "distributed_executor_backend",
+    "long_prefill_token_threshold",
+    "max_num_batched_tokens",
+    "scheduling_policy",
+    "structured_outputs_config",
+}
 CROWD_TOKENS = 20_000  # of the long prompts that nobody has seen
 
 
@@ -36,6 +46,11 @@ class Engine:
     sampling: Mapping[str, Any]
     wish: Mapping[str, float]
     device: str
+
+    def as_it_comes(self) -> Engine:
+        """The same model and the same room, everything else left to vLLM."""
+        arguments = {name: value for name, value in self.arguments.items() if name not in YAP_CHOOSES}
+        return replace(self, arguments=arguments, process_environ={})
 
     def flags(self) -> list[str]:
         """The arguments for the command line of ``vllm serve``, but for the model."""

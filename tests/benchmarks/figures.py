@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 RAW = "raw"
+VLLM = "vllm serve"
+VLLM_DEFAULTS = "vllm defaults"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import RAW, Results, percentile
+from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Results, percentile
 
-_COLOURS = {RAW: "#555555", "yap-daphne": "#1f77b4", "yap-uvicorn": "#17a2a2", "vllm serve": "#d95f02"}
+_COLOURS = {
+    RAW: "#555555",
+    "yap-daphne": "#1f77b4",
+    "yap-uvicorn": "#17a2a2",
+    VLLM: "#d95f02",
+    VLLM_DEFAULTS: "#e7b58a",
+}
 _SIZE = (8.0, 4.6)
 
 

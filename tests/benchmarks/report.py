@@ -15,13 +15,15 @@ from tests.benchmarks.figures import RAW, Results, percentile
 from tests.benchmarks.goals import goals, said_and_cached
 
 _METHOD = (
-    "All systems ran the same engine with the same flags, prompts and sampling, all up at the same time and "
-    "measured in turns ({rounds} rounds, another one first each time). **raw** is vLLM's `AsyncLLM.generate` "
-    "called in a bare script, its text read and dropped: the floor. **yap-daphne** and **yap-uvicorn** are "
-    "this server on its two ASGI servers, over WebSockets. **vllm serve** is vLLM's own OpenAI server, chat "
-    "completions streamed as server-sent events. The clients of the servers live in one process of their own, "
-    "on the same machine. A *frame* is what reaches a client in one piece; *gap* is the time between two of "
-    "them; ratios and differences to raw are taken round by round, and their median is told."
+    "All systems ran the same weights, prompts and sampling, all up at the same time and measured in turns "
+    "({rounds} rounds, another one first each time). **raw** is vLLM's `AsyncLLM.generate` called in a bare "
+    "script, its text read and dropped: the floor. **yap-daphne** and **yap-uvicorn** are this server on its two "
+    "ASGI servers, over WebSockets. **vllm serve** is vLLM's own OpenAI server, chat completions streamed as "
+    "server-sent events; these four have the very same engine. **vllm defaults** is that server as it comes: told"
+    " the model, number format, lengths, slots and size of the cache, while executor, batches and scheduling are "
+    "vLLM's own choice. The clients of the servers live in one process of their own, on the same machine. A "
+    "*frame* is what reaches a client in one piece; *gap* is the time between two of them; ratios and differences"
+    " to raw are taken round by round, and their median is told."
 )
 
 

@@ -31,13 +31,14 @@ from inference.engines.tokenizer import load_tokenizer
 from inference.prompt import ChatFormat
 from tests.benchmarks import models, plots, report
 from tests.benchmarks.engine import Engine, engine
-from tests.benchmarks.figures import Cell, Results
+from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Cell, Results
 from tests.benchmarks.prompts import prompts
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.systems import System, Worker, raw, vllm_serve, yap
 
-SYSTEMS = ("raw", "yap-daphne", "yap-uvicorn", "vllm serve")
+SYSTEMS = (RAW, "yap-daphne", "yap-uvicorn", VLLM, VLLM_DEFAULTS)
 CONVERSATION_WORDS = 40
+WORKER_SPINS_S = 1.5  # a worker process of vLLM looks for work in a busy loop for a second before it sleeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +160,12 @@ def _systems(plan: Plan, shared: Engine, out: Path, progress: Progress) -> Itera
         clients.wait_ready()
         for name in plan.systems:
             progress.update(bar, description=f"starting {name}")
-            if name == "raw":
+            if name == RAW:
                 systems.append(raw(shared, out))
-            elif name == "vllm serve":
-                systems.append(vllm_serve(shared, clients, out, template))
+            elif name == VLLM:
+                systems.append(vllm_serve(name, shared, clients, out, template))
+            elif name == VLLM_DEFAULTS:
+                systems.append(vllm_serve(name, shared.as_it_comes(), clients, out, template, WORKER_SPINS_S))
             else:
                 server = name.removeprefix("yap-")
                 systems.append(yap(server, shared, clients, out, places=plan.places, history=plan.history_tokens))

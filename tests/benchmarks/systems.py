@@ -118,13 +118,15 @@ class Worker:
 
 @dataclass(slots=True)
 class System:
-    """One of the compared: ``worker`` does its scenarios against ``target``; ``process`` is what serves."""
+    """One of the compared: ``worker`` does its scenarios against ``target``; ``process`` is what serves. ``rest_s`` is
+    how long it goes on keeping the machine busy when it has nothing left to do."""
 
     name: str
     process: Process
     worker: Worker
     target: dict[str, Any]
     ready_path: str | None = None
+    rest_s: float = 0.0
 
     def wait_ready(self) -> None:
         """Until it answers."""
@@ -140,9 +142,11 @@ class System:
         raise RuntimeError(f"{self.name} is not ready after {READY_S:g} s, see {self.process.log}")
 
     def do(self, scenario: str, **arguments: Any) -> dict[str, Any]:
-        """One scenario."""
+        """One scenario; the machine is quiet after it."""
         self.process.check()
-        return self.worker.do(scenario, self.target, **arguments)
+        numbers = self.worker.do(scenario, self.target, **arguments)
+        time.sleep(self.rest_s)
+        return numbers
 
     def stop(self) -> None:
         if self.process is not self.worker.process:
@@ -188,8 +192,8 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
     return System(name, process, clients, target, "/readyz")
 
 
-def vllm_serve(engine: Engine, clients: Worker, out: Path, template: Path) -> System:
-    """vLLM's own OpenAI server with the same flags, its access log off."""
+def vllm_serve(name: str, engine: Engine, clients: Worker, out: Path, template: Path, rest_s: float = 0.0) -> System:
+    """vLLM's own OpenAI server, its access log off."""
     port, model = free_port(), str(engine.arguments["model"])
     # What `vllm serve` runs; the command itself asks for a package named vllm, and the CPU build is called otherwise.
     command = [sys.executable, "-m", "tests.benchmarks.openai_server", json.dumps(engine.process_environ)]
@@ -205,9 +209,9 @@ def vllm_serve(engine: Engine, clients: Worker, out: Path, template: Path) -> Sy
         "vllm",
     ]
     command += ["--served-model-name", "benchmark", "--chat-template", str(template), *engine.flags()]
-    process = Process("vllm serve", command, engine.environ, out / "logs" / "vllm-serve.log")
+    process = Process(name, command, engine.environ, out / "logs" / f"{name.replace(' ', '-')}.log")
     target = {"kind": "sse", "port": port, "model": "benchmark", "sampling": engine.sampling, "pid": process.pid}
-    return System("vllm serve", process, clients, target, "/health")
+    return System(name, process, clients, target, "/health", rest_s)
 
 
 def free_port() -> int:
