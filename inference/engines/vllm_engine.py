@@ -238,7 +238,11 @@ def _metrics_recorder() -> tuple[type[Any], _Metrics]:
         _counter_cls = partial(Counter, registry=metrics.registry)
         _histogram_cls = partial(Histogram, registry=metrics.registry)
 
-        def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+        def record(self, *args: Any, **kwargs: Any) -> None:
+            # The readers of this step's text have been woken, but wait for this task: they come first.
+            asyncio.get_running_loop().call_soon(partial(self._record, *args, **kwargs))
+
+        def _record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
             try:
                 metrics.keep(scheduler_stats, iteration_stats)
                 super().record(scheduler_stats, iteration_stats, *args, **kwargs)
