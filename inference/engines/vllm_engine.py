@@ -238,14 +238,18 @@ def _metrics_recorder() -> tuple[type[Any], _Metrics]:
         _counter_cls = partial(Counter, registry=metrics.registry)
         _histogram_cls = partial(Histogram, registry=metrics.registry)
 
-        def record(self, *args: Any, **kwargs: Any) -> None:
-            # The readers of this step's text have been woken, but wait for this task: they come first.
-            asyncio.get_running_loop().call_soon(partial(self._record, *args, **kwargs))
-
-        def _record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
             try:
                 metrics.keep(scheduler_stats, iteration_stats)
-                super().record(scheduler_stats, iteration_stats, *args, **kwargs)
+                # The readers of this step's text have been woken, but wait for this task: they come first.
+                write = partial(self._write, scheduler_stats, iteration_stats, *args, **kwargs)
+                asyncio.get_running_loop().call_soon(write)
+            except Exception:
+                logger.exception("engine statistics were not kept")
+
+        def _write(self, *args: Any, **kwargs: Any) -> None:
+            try:
+                super().record(*args, **kwargs)
             except Exception:
                 logger.exception("engine statistics were not recorded")
 

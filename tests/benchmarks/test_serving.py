@@ -52,7 +52,7 @@ def test_yap_keeps_its_word(run: tuple[Results, Path]) -> None:
     results, _ = run
     for system in ("yap-daphne", "yap-uvicorn"):
         assert results.of("late_frames", system)[0].numbers["late_frames"] == 0
-        assert results.share("slot", system, "tokens_after", 1.0) <= 2
+        assert results.share("slot", system, "tokens_after", 1.0) < SHORT.reply_tokens / 4  # most of it was left
         rows = results.of("conversation", system)[0].numbers["rows"]
         assert len(rows) == SHORT.conversation_turns
         assert any(later["prompt"] < earlier["prompt"] for earlier, later in pairwise(rows))
