@@ -76,6 +76,7 @@ class RawLine(Line):
         given, params = engine.tokens_input(engine.ids(prompt)), engine.params()
         self._begin(perf_counter())
         self._task = asyncio.create_task(self._run(given, params))
+        self._task.add_done_callback(self._never_begun)
 
     async def _run(self, given: Any, params: Any) -> None:
         tokens = 0
@@ -94,6 +95,10 @@ class RawLine(Line):
         except Exception as error:
             self._end(perf_counter(), repr(error))
         self._end(perf_counter())
+
+    def _never_begun(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before its first step; from then on it ends by itself
+            self._end(perf_counter())
 
     def cancel(self) -> None:
         self.timeline.cancelled = perf_counter()
