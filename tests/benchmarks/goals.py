@@ -71,7 +71,8 @@ def _of(results: Results, system: str) -> Iterator[Goal]:
     yield most("cancel → done, p50", share("first_token", system, "cancel_done", 0.5) * 1000, 2.0, "ms")
     for cell in results.of("late_frames", system):
         yield most("frames after a turn's end", cell.numbers["late_frames"], 0, "", 0)
-    yield most("tokens computed after a cancel, most", share("slot", system, "tokens_after", 1.0), 1, "", 0)
+    freed = share("slot", system, "freed_steps", 0.5) - share("slot", RAW, "freed_steps", 0.5)
+    yield most("cancel → slot over raw, p50", freed, 1, "engine steps", 1)
     for cell in results.of("conversation", system):
         whole, _ = said_and_cached(cell.numbers["rows"])
         yield least("cached of what was already said, long conversation", whole, 0.97)

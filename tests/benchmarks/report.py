@@ -75,6 +75,7 @@ def markdown(results: Results, pictures: Sequence[Path]) -> str:
         f"{facts['cores']} cores usable, {facts['when']}; load average before the run {facts['load_before']:.1f} "
         "(above the number of cores, other programs disturbed what is told here).",
         _METHOD.format(rounds=facts["plan"]["rounds"]),
+        *([f"**It ended early:**\n\n```\n{facts['failed'].strip()}\n```"] if "failed" in facts else []),
     ]
     for sheet in sheets(results):
         line = "|".join("---:" if number else "---" for number, _ in enumerate(sheet.columns))

@@ -118,7 +118,8 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
         await asyncio.sleep(2 * PAUSE_S)
         others = [line for line in lines if line is not leaving]
         turned_away = not waiting.timeline.arrivals and all(line.timeline.ended is None for line in lines)
-        leaving.cancel()
+        if turned_away:
+            leaving.cancel()
         cancelled = leaving.timeline.cancelled
         await waiting.arrived(1)
         came = waiting.timeline.arrivals

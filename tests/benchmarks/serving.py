@@ -34,7 +34,7 @@ from tests.benchmarks.engine import Engine, engine
 from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Cell, Results
 from tests.benchmarks.prompts import prompts
 from tests.benchmarks.scenarios import SCENARIOS
-from tests.benchmarks.systems import System, Worker, raw, vllm_serve, yap
+from tests.benchmarks.systems import ScenarioFailed, System, Worker, raw, vllm_serve, yap
 
 SYSTEMS = (RAW, "yap-daphne", "yap-uvicorn", VLLM, VLLM_DEFAULTS)
 CONVERSATION_WORDS = 40
@@ -96,7 +96,8 @@ SHORT = Plan(
 
 
 def measure(plan: Plan, model: models.Model, out: Path, console: Console, quantization: str = "auto") -> Results:
-    """Start the systems, do everything with them in turns, end them. Interrupted, it gives what it has."""
+    """Start the systems, do everything with them in turns, end them. Interrupted, or where a scenario fails (the fact
+    ``failed`` says how), it gives what it has."""
     shared = engine(
         model,
         slots=plan.slots,
@@ -109,23 +110,30 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
     results = Results(_facts(plan, model, shared))
     interrupted = suppress(KeyboardInterrupt)
     with interrupted, _progress(console) as progress, _systems(plan, shared, out, progress) as systems:
-        steps = [step for step in _steps(plan) if step[0] in plan.scenarios]
-        bar = progress.add_task("measuring", total=len(steps) * len(systems))
-        for number, (scenario, round_, clients, arguments, only_yap) in enumerate(steps):
-            # Whoever begins has the quietest machine: everybody does in turn.
-            for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
-                if not only_yap or system.name.startswith("yap"):
-                    what = f"{scenario}{f', {clients} clients' if clients else ''} · {system.name}"
-                    progress.update(bar, description=what)
-                    if not console.is_terminal:
-                        console.print(f"{number + 1}/{len(steps)} {what}")
-                    numbers = system.do(scenario, seed=f"{scenario} {round_} {clients}", **arguments)
-                    results.cells.append(Cell(scenario, system.name, round_, clients, numbers))
-                progress.advance(bar)
-        progress.update(bar, description="done")
+        try:
+            _do_everything(plan, systems, results, progress, console)
+        except ScenarioFailed as failure:
+            results.facts["failed"] = str(failure)
     _tell_what_was_said(results, plan, model)
     results.cells.sort(key=lambda cell: plan.systems.index(cell.system))
     return results
+
+
+def _do_everything(plan: Plan, systems: list[System], results: Results, progress: Progress, console: Console) -> None:
+    steps = [step for step in _steps(plan) if step[0] in plan.scenarios]
+    bar = progress.add_task("measuring", total=len(steps) * len(systems))
+    for number, (scenario, round_, clients, arguments, only_yap) in enumerate(steps):
+        # Whoever begins has the quietest machine: everybody does in turn.
+        for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
+            if not only_yap or system.name.startswith("yap"):
+                what = f"{scenario}{f', {clients} clients' if clients else ''} · {system.name}"
+                progress.update(bar, description=what)
+                if not console.is_terminal:
+                    console.print(f"{number + 1}/{len(steps)} {what}")
+                numbers = system.do(scenario, seed=f"{scenario} {round_} {clients}", **arguments)
+                results.cells.append(Cell(scenario, system.name, round_, clients, numbers))
+            progress.advance(bar)
+    progress.update(bar, description="done")
 
 
 def _steps(plan: Plan) -> Iterator[tuple[str, int, int, dict[str, Any], bool]]:
@@ -241,7 +249,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("benchmark"), help="folder for what it finds; default: benchmark"
     )
-    parser.add_argument("--short", action="store_true", help="a minute's worth: whether it works, not how fast")
+    parser.add_argument("--short", action="store_true", help="two minutes' worth: whether it works, not how fast")
     return parser.parse_args(argv)
 
 
@@ -281,4 +289,4 @@ def main(argv: Sequence[str] | None = None) -> Results:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the systems are ended, the report written
-    main()
+    raise SystemExit(main().facts.get("failed"))

@@ -72,6 +72,10 @@ class Process:
         self.process.wait(10)
 
 
+class ScenarioFailed(RuntimeError):
+    """A system did not do what was asked of it; says which, what, and the error."""
+
+
 class Worker:
     """A process that does scenarios (see :mod:`tests.benchmarks.worker`)."""
 
@@ -86,11 +90,11 @@ class Worker:
         self._read()
 
     def do(self, scenario: str, target: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
-        """One scenario, to its end. Raises RuntimeError where it failed."""
+        """One scenario, to its end. Raises :class:`ScenarioFailed`."""
         self._write({"scenario": scenario, "target": target, "arguments": arguments})
         answer = self._read()
         if "error" in answer:
-            raise RuntimeError(f"{scenario} on {target['kind']} failed:\n{answer['error']}")
+            raise ScenarioFailed(f"{scenario} on {target['kind']} failed:\n{answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
 
