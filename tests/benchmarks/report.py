@@ -19,11 +19,11 @@ _METHOD = (
     "({rounds} rounds, another one first each time). **raw** is vLLM's `AsyncLLM.generate` called in a bare "
     "script, its text read and dropped: the floor. **yap-daphne** and **yap-uvicorn** are this server on its two "
     "ASGI servers, over WebSockets. **vllm serve** is vLLM's own OpenAI server, chat completions streamed as "
-    "server-sent events; these four have the very same engine. **vllm defaults** is that server as it comes: told"
-    " the model, number format, lengths, slots and size of the cache, while executor, batches and scheduling are "
-    "vLLM's own choice. The clients of the servers live in one process of their own, on the same machine. A "
-    "*frame* is what reaches a client in one piece; *gap* is the time between two of them; ratios and differences"
-    " to raw are taken round by round, and their median is told."
+    "server-sent events; these four have the very same engine. **vllm defaults**, where it was asked for, is that"
+    " server as it comes: told the model, number format, lengths, slots and size of the cache, while executor, "
+    "batches and scheduling are vLLM's own choice. The clients of the servers live in one process of their own, "
+    "on the same machine. A *frame* is what reaches a client in one piece; *gap* is the time between two of them;"
+    " ratios and differences to raw are taken round by round, and their median is told."
 )
 
 
