@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from yapserver.environment_files import SECRETS, EnvironmentFileError, load
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -187,28 +189,39 @@ class Environment(BaseSettings):
         return self.DEPLOY_MODELS in ("both", "tool")
 
 
-_SECRETS = {"TEXT_API_KEY", "HF_TOKEN", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"}
-
-
 def explain(error: ValidationError) -> str:
     """One line for an operator: the variable, its value, and what is allowed. Secrets are not repeated."""
     first = error.errors()[0]
     if not first["loc"]:
         return str(first["msg"]).removeprefix("Value error, ")
     name = str(first["loc"][0])
-    shown = "…" if name in _SECRETS else repr(first["input"])
+    shown = "…" if name in SECRETS else repr(first["input"])
     if first["type"].startswith("bool"):
         return f"{name}={shown}: allowed are 1/0, true/false, yes/no"
     return f"{name}={shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def read() -> Environment:
-    """The environment of this process, or exit status 2 with one line on stderr."""
-    for name, other in (("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN"), ("HUGGINGFACE_HUB_TOKEN", "HF_TOKEN")):
-        if os.environ.get(other) and not os.environ.get(name):
-            os.environ[name] = os.environ[other]
+    """Read `.env`, the files that `NAME_FILE` variables name, and the environment of this process.
+
+    Returns:
+        The settings. Exits with status 2 and one line on stderr where one of them is bad.
+    """
     try:
-        return Environment()
+        secrets = load(os.environ, BASE_DIR)
+    except EnvironmentFileError as error:
+        print(f"yap: bad setting: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    # huggingface_hub and the engine processes read the token from the environment, under either name.
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_HUB_TOKEN")
+    token = token or secrets.get("HF_TOKEN") or secrets.get("HUGGINGFACE_HUB_TOKEN")
+    if token:
+        for name in ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN"):
+            if not os.environ.get(name):
+                os.environ[name] = token
+    values: dict[str, Any] = {name: value for name, value in secrets.items() if name in Environment.model_fields}
+    try:
+        return Environment(**values)
     except ValidationError as error:
         print(f"yap: bad setting: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
