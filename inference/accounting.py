@@ -7,13 +7,13 @@ from typing import Literal
 
 from accounts.callers import Caller
 from accounts.usage import TurnUsage
-from inference.serving import Serving
+from inference.serving_context import ServingContext
 from inference.turn import Turn
 
 logger = logging.getLogger("yap.turn")
 
 
-def account(serving: Serving, caller: Caller, turn: Turn, *, name: str, persona: str, stopped_by: str) -> None:
+def account(serving: ServingContext, caller: Caller, turn: Turn, *, name: str, persona: str, stopped_by: str) -> None:
     """Once per turn. ``name`` is how the log calls the session, ``stopped_by`` why a cancelled turn was cancelled."""
     usage, cancelled = turn.usage(), turn.ended_by == "cancelled"
     tool: Literal["yes", "no"] | None = None if turn.tool is None else "yes" if turn.tool else "no"

@@ -19,12 +19,14 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from accounts.callers import Caller
+from accounts.connection_slots import ConnectionSlot, ConnectionSlots
 from accounts.credentials import credentials_from_scope
-from accounts.places import Place, Places
-from inference.protocol import ErrorCode, ProtocolError, error_frame
-from inference.registry import Registry
-from inference.serving import CLOSE_RESTART, RETRY_IN_S, Serving
+from inference.protocol.close_codes import CLOSE_RESTART
+from inference.protocol.errors import ErrorCode, ProtocolError
+from inference.protocol.frames import error_frame
+from inference.serving_context import RETRY_IN_S, ServingContext
 from inference.session import Session
+from inference.session_registry import SessionRegistry
 
 logger = logging.getLogger("yap.connection")
 
@@ -33,22 +35,22 @@ _FRAME_SAMPLE = 16  # every so manieth frame is timed
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Admission:
     """What a connection needs before it is a session."""
 
     find_caller: Callable[[str], Awaitable[Caller | None]]
-    places: Places
+    slots: ConnectionSlots
     acquire_timeout: float
     close_unauthorized: int
     close_busy: int
 
 
 class ChatConsumer(AsyncConsumer):
-    """Speaks the protocol at ``/ws``. Made by ``as_asgi(serving=…, door=…, registry=…)``."""
+    """Speaks the protocol at ``/ws``. Made by ``as_asgi(serving=…, admission=…, registry=…)``."""
 
-    def __init__(self, serving: Serving, door: Door, registry: Registry) -> None:
+    def __init__(self, serving: ServingContext, admission: Admission, registry: SessionRegistry) -> None:
         self._serving = serving
-        self._door = door
+        self._admission = admission
         self._registry = registry
         self._frames = 0
         self._gone = False
@@ -68,15 +70,15 @@ class ChatConsumer(AsyncConsumer):
         credentials = credentials_from_scope(scope)
         await send({"type": "websocket.accept", "subprotocol": credentials.subprotocol})
         self._task = asyncio.current_task()
-        place: Place | None = None
+        slot: ConnectionSlot | None = None
         session: Session | None = None
         opened = time.monotonic()
         try:
             try:
                 caller = await self._authenticate(credentials.key)
                 await self._check_ready()
-                place = await self._take_place(caller)
-                await self._check_ready()  # it may have waited for the place
+                slot = await self._take_place(caller)
+                await self._check_ready()  # it may have waited for the slot
             except ProtocolError as refusal:
                 await self._refuse(refusal)
                 return
@@ -102,8 +104,8 @@ class ChatConsumer(AsyncConsumer):
             # However it ended, cancelled by the server included: first what costs others, then the log.
             if session is not None:
                 self._registry.remove(session)
-            if place is not None:
-                place.release()
+            if slot is not None:
+                slot.release()
             if session is not None:
                 await session.aclose()
                 logger.info(
@@ -114,10 +116,10 @@ class ChatConsumer(AsyncConsumer):
                     session.turns,
                 )
 
-    # -- the door ----------------------------------------------------------------------------------
+    # -- the admission ----------------------------------------------------------------------------------
 
     async def _authenticate(self, key: str | None) -> Caller:
-        caller = await self._door.find_caller(key) if key else None
+        caller = await self._admission.find_caller(key) if key else None
         if caller is None:
             raise ProtocolError(
                 ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
@@ -132,12 +134,12 @@ class ChatConsumer(AsyncConsumer):
             wait = self._serving.engines.retry_in
             raise ProtocolError(ErrorCode.SERVER_NOT_READY, "the engines are not ready yet", retry_in=wait)
 
-    async def _take_place(self, caller: Caller) -> Place:
-        place = await self._door.places.acquire(caller, self._door.acquire_timeout)
-        if place is None:
-            capacity = await self._door.places.snapshot(caller)
-            raise ProtocolError(ErrorCode.SERVER_AT_CAPACITY, "no free place, try again later", capacity=capacity)
-        return place
+    async def _take_place(self, caller: Caller) -> ConnectionSlot:
+        slot = await self._admission.slots.acquire(caller, self._admission.acquire_timeout)
+        if slot is None:
+            capacity = await self._admission.slots.snapshot(caller)
+            raise ProtocolError(ErrorCode.SERVER_AT_CAPACITY, "no free slot, try again later", capacity=capacity)
+        return slot
 
     async def _refuse(self, refusal: ProtocolError) -> None:
         self._serving.metrics.refused(refusal.code)
@@ -145,10 +147,10 @@ class ChatConsumer(AsyncConsumer):
         logger.info("refused %s from=%s", refusal.code, client)
         await self.send_text(error_frame(refusal))
         codes = {
-            ErrorCode.AUTHENTICATION_FAILED: self._door.close_unauthorized,
+            ErrorCode.AUTHENTICATION_FAILED: self._admission.close_unauthorized,
             ErrorCode.SERVER_DRAINING: CLOSE_RESTART,
         }
-        await self.close(codes.get(ErrorCode(refusal.code), self._door.close_busy))
+        await self.close(codes.get(ErrorCode(refusal.code), self._admission.close_busy))
 
     # -- what the session calls --------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from inference.registry import Registry
+    from inference.session_registry import SessionRegistry
     from inference.turn import Turn
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -41,7 +41,7 @@ class Metrics:
         self.held = Counter("yap_held_deltas", "Deltas held for a possible banned phrase", registry=registry)
         self.suppressed = Counter("yap_suppressed_phrases", "Banned phrases taken back", registry=registry)
 
-    def watch(self, sessions: Registry) -> None:
+    def watch(self, sessions: SessionRegistry) -> None:
         """Tell who is connected and who talks; counted when it is asked for, not when it changes."""
         connections = Gauge("yap_connections", "Open connections", registry=self.registry)
         connections.set_function(sessions.__len__)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from tokenizers.decoders import DecodeStream
 
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
-from inference.phrases import Hit, PhraseAutomaton, PhraseGuard
-from inference.sampling import Sampling
-from inference.vocabulary import Spelling, no_spelling
+from inference.engines.sampling import Sampling
+from inference.phrases.guard import Hit, PhraseAutomaton, PhraseGuard
+from inference.phrases.vocabulary import TokensContaining, no_tokens_containing
 
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
@@ -40,7 +40,7 @@ class ReplyPlan:
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
     request_id: str
-    spelling: Spelling = no_spelling
+    spelling: TokensContaining = no_tokens_containing
 
 
 class Reply:

@@ -19,32 +19,31 @@ from typing import Any
 from accounts.callers import Caller
 from accounts.limits import RollingWindow
 from inference.accounting import account
-from inference.character import NOBODY, Character
-from inference.conversation import Conversation
 from inference.engines.base import Engine, EngineDead, EngineRole
-from inference.history import History
-from inference.prompt import LONG_TEXT
-from inference.protocol import (
+from inference.prefix_cache import prime
+from inference.prompting.conversation import Conversation
+from inference.prompting.history import History
+from inference.prompting.persona_resolver import DEFAULT_USER_NAME, ResolvedPersona
+from inference.prompting.text_encoder import LONG_TEXT_CHARS
+from inference.protocol.close_codes import CLOSE_RESTART
+from inference.protocol.errors import ErrorCode, ProtocolError
+from inference.protocol.frames import encode, error_frame
+from inference.protocol.messages import (
     Cancel,
     ChatPrompt,
     End,
-    ErrorCode,
     Followup,
     Message,
     PersonaFields,
     Ping,
     Pong,
-    ProtocolError,
     Start,
     WarmHistory,
     WarmPersona,
-    encode,
-    error_frame,
 )
 from inference.reply import ReplyPlan
-from inference.serving import CLOSE_RESTART, RETRY_IN_S, Serving
+from inference.serving_context import RETRY_IN_S, ServingContext
 from inference.turn import ChatPlan, ToolPlan, Turn, TurnPlan
-from inference.warming import prime
 
 logger = logging.getLogger("yap.session")
 
@@ -66,7 +65,7 @@ Close = Callable[[int], Awaitable[None]]
 class Session:
     """The conversation of one connection. All calls belong to the serving loop, :meth:`receive` one at a time."""
 
-    def __init__(self, serving: Serving, caller: Caller, send: Send, close: Close) -> None:
+    def __init__(self, serving: ServingContext, caller: Caller, send: Send, close: Close) -> None:
         self.caller = caller
         self.session_id: str | None = None
         self.connection = uuid.uuid4().hex[:12]
@@ -75,7 +74,7 @@ class Session:
         self._policy = serving.policy
         self._send = send
         self._close = close
-        self._character: Character | None = None
+        self._character: ResolvedPersona | None = None
         self._conversation: Conversation | None = None
         self._sampling: dict[str, float] = {}
         self._user_name: str | None = None
@@ -224,10 +223,10 @@ class Session:
         fresh = message.session_id != self.session_id
         before = None if fresh else self._character
         user_name = message.user_identity or (None if fresh else self._user_name)
-        casting = self._serving.casting
+        resolver = self._serving.resolver
         if self.caller.own_chat_prompt:
-            await casting.encode_ahead(message.persona, before, user_name)
-        character = casting.cast(message.persona, before, message.tool_prompt, user_name, self.caller)
+            await resolver.encode_ahead(message.persona, before, user_name)
+        character = resolver.cast(message.persona, before, message.tool_prompt, user_name, self.caller)
         chat = self._engine(EngineRole.CHAT)
         self._engine(EngineRole.TOOL)
 
@@ -255,7 +254,7 @@ class Session:
         chat = self._chat_engine()
         await self._check_admission()
         await self._stop_turn(barge_in=True)
-        self._become(self._serving.casting.renewed(self._character, self._user_name))
+        self._become(self._serving.resolver.renewed(self._character, self._user_name))
         text = f"{self._policy.screen_checked_prefix} {message.analysis_text.strip()}".strip()
         self._run(self._plan(text, message.request_id, chat=chat, tool=False))
 
@@ -272,10 +271,10 @@ class Session:
         before, fields = self._character, message.persona
         if not fields:
             raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "chat_prompt needs persona fields")
-        casting = self._serving.casting
+        resolver = self._serving.resolver
         if self.caller.own_chat_prompt:
-            await casting.encode_ahead(fields, before, self._user_name)
-        character = casting.cast(fields, before, None, self._user_name, self.caller)
+            await resolver.encode_ahead(fields, before, self._user_name)
+        character = resolver.cast(fields, before, None, self._user_name, self.caller)
         same_style = (character.gender, character.personality) == (before.gender, before.personality)
         if same_style and (fields.persona is None or character.slug == before.slug):
             await self._send(_ack_chat_prompt(message.request_id, code=204, message="no change"))
@@ -302,22 +301,22 @@ class Session:
         self._chat_engine()
         if not self.caller.own_chat_prompt:
             raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
-        prompt = message.chat_prompt.replace("{{user}}", self._user_name or NOBODY)
-        await self._serving.casting.encode_ahead(PersonaFields(chat_prompt=prompt), self._character, self._user_name)
+        prompt = message.chat_prompt.replace("{{user}}", self._user_name or DEFAULT_USER_NAME)
+        await self._serving.resolver.encode_ahead(PersonaFields(chat_prompt=prompt), self._character, self._user_name)
         frame = encode(
             "warmed",
             segment="persona_static",
             bytes=len(message.chat_prompt.encode()),
             request_id=message.request_id,
         )
-        self._warm([*self._serving.casting.chat_ids(prompt)], frame, message.request_id)
+        self._warm([*self._serving.resolver.chat_ids(prompt)], frame, message.request_id)
 
     async def _warm_history(self, message: WarmHistory) -> None:
         self._chat_engine()
-        form = self._serving.casting.chat
+        form = self._serving.resolver.chat
         assert form is not None
-        record = History(form, self._serving.casting.history_limit(self._character))
-        if len(message.history_text) > LONG_TEXT:
+        record = History(form, self._serving.resolver.history_limit(self._character))
+        if len(message.history_text) > LONG_TEXT_CHARS:
             await asyncio.to_thread(record.replace, message.history)
         else:
             record.replace(message.history)
@@ -329,11 +328,11 @@ class Session:
 
     # -- the character -----------------------------------------------------------------------------
 
-    def _become(self, character: Character) -> Conversation:
+    def _become(self, character: ResolvedPersona) -> Conversation:
         """Take the character on; what was said stays."""
         self._character = character
         if self._conversation is None:
-            self._conversation = Conversation(self._serving.casting)
+            self._conversation = Conversation(self._serving.resolver)
         self._conversation.become(character)
         return self._conversation
 
@@ -381,10 +380,10 @@ class Session:
                 prompt_ids=(),
                 sampling=sampling,
                 max_tokens=max_out,
-                automaton=character.guarding.automaton,
-                logit_bias=character.guarding.logit_bias,
+                automaton=character.compiled_phrases.automaton,
+                logit_bias=character.compiled_phrases.logit_bias,
                 request_id=f"chat-{self.connection}-{self._turns}",
-                spelling=character.guarding.spelling,
+                spelling=character.compiled_phrases.spelling,
             )
             prompt = partial(conversation.chat_prompt, character)
             chat_plan = ChatPlan(chat, prompt, reply, character.output_style)
@@ -510,7 +509,7 @@ def _unavailable(request_id: str | None) -> ProtocolError:
     return ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable", request_id=request_id)
 
 
-def _ack_start(turn: Turn, session_id: str, character: Character) -> str:
+def _ack_start(turn: Turn, session_id: str, character: ResolvedPersona) -> str:
     return turn.frames.ack(
         session_id=session_id,
         now=_local_now(),

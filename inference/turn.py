@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inference.engines.base import Engine, EngineDead, GenerationRequest
+from inference.engines.sampling import GREEDY
 from inference.outbox import Outbox
-from inference.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
-from inference.protocol import ErrorCode, TurnFrames
+from inference.prompting.tool_prompt import schema
+from inference.protocol.errors import ErrorCode
+from inference.protocol.frames import TurnFrames
 from inference.reply import Reply, ReplyPlan
-from inference.sampling import GREEDY
-from inference.tool_call import decision, parse_calls, schema
+from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
+from inference.tool_call import decision, parse_calls
 
 logger = logging.getLogger(__name__)
 

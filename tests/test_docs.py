@@ -15,9 +15,11 @@ import pytest
 from django.apps import apps
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from inference.protocol import ALL_ERROR_CODES, MESSAGE_TYPES
-from inference.sampling import SAMPLING_KEYS
-from inference.tool_call import parse_calls, schema, split_examples
+from inference.engines.sampling import SAMPLING_KEYS
+from inference.prompting.tool_prompt import schema, split_examples
+from inference.protocol.decoder import MESSAGE_TYPES
+from inference.protocol.errors import ALL_ERROR_CODES
+from inference.tool_call import parse_calls
 from tests.clients_suite.running import KEY, environment
 from tests.clients_suite.scripted_server import REPLY, Script, scripted
 from tests.server import YapServer
@@ -99,7 +101,10 @@ def test_every_message_of_a_client_stands_in_the_readme() -> None:
 
 def test_every_frame_of_the_server_stands_in_the_readme() -> None:
     told = [code(cells[0]) for cells in rows(section(README.read_text(), "Server to client"))]
-    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").glob("*.py"))
+    sources = "".join(
+        path.read_text()
+        for path in [*(BASE_DIR / "inference").glob("*.py"), *(BASE_DIR / "inference/protocol").glob("*.py")]
+    )
     sent = set(re.findall(r"""(?<![.\w])(?:encode|self\._frame|_ack)\(\s*"(\w+)"|\{"type":"(\w+)\"""", sources))
     assert sorted(told) == sorted({"".join(names) for names in sent})
 
@@ -117,7 +122,10 @@ def test_every_close_code_stands_in_the_readme() -> None:
     settings = {
         field.default: f"`{name}`" for name, field in Environment.model_fields.items() if name.startswith("WS_CLOSE_")
     }
-    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").glob("*.py"))
+    sources = "".join(
+        path.read_text()
+        for path in [*(BASE_DIR / "inference").glob("*.py"), *(BASE_DIR / "inference/protocol").glob("*.py")]
+    )
     constants = re.findall(r"^CLOSE_\w+(?:, CLOSE_\w+)* = ([\d, ]+)$", sources, re.MULTILINE)
     fixed = {int(number) for line in constants for number in line.split(",")}
     assert len(fixed) >= 3
@@ -142,7 +150,10 @@ def test_every_route_stands_in_the_readme() -> None:
 
 def test_every_series_of_metrics_stands_in_advanced() -> None:
     told = [code(cells[0]) for cells in rows(section(ADVANCED.read_text(), "Metrics"))]
-    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").rglob("*.py"))
+    sources = "".join(
+        path.read_text()
+        for path in [*(BASE_DIR / "inference").glob("*.py"), *(BASE_DIR / "inference/protocol").glob("*.py")]
+    )
     made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(yap_\w+)"', sources)
     assert sorted(told) == sorted(f"{name}_total" if kind == "Counter" else name for kind, name in made)
 

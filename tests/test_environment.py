@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from inference.character import PromptLimits
-from inference.protocol import Decoder
-from inference.sampling import SAMPLING_KEYS, Sampling
-from inference.serving import SessionPolicy
+from inference.engines.sampling import SAMPLING_KEYS, Sampling
+from inference.prompting.persona_resolver import PromptLimits
+from inference.protocol.decoder import Decoder
+from inference.serving_context import SessionPolicy
 from inference.turn import TurnPolicy
 from yapserver.env import Environment
-from yapserver.house import prompt_limits, sampling_rules, session_policy
+from yapserver.runtime import prompt_limits, sampling_rules, session_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 

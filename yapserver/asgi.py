@@ -30,44 +30,44 @@ _django = get_asgi_application()  # before anything that needs models
 from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
-from inference.views import SCOPE_KEY
-from yapserver.daphne_socket import completed
+from inference.http.views import SCOPE_KEY
+from yapserver.daphne_patches import wrap_daphne_send
 from yapserver.env import BASE_DIR
-from yapserver.house import House
+from yapserver.runtime import ServerRuntime
 
 
-def _make_house() -> House:
+def _make_runtime() -> ServerRuntime:
     env = settings.ENV
-    # The service asks the house for what to warm, and the house is made with the service.
-    service = vllm_service(specs(env), str(BASE_DIR), warm_prompts=lambda engine: house.warm_prompts(engine))
+    # The service asks the runtime for what to warm, and the runtime is made with the service.
+    service = vllm_service(specs(env), str(BASE_DIR), warm_prompts=lambda engine: runtime.warm_prompts(engine))
     try:
-        house = House(env, service, settings.VERSION)
+        runtime = ServerRuntime(env, service, settings.VERSION)
     except ValueError as error:
         raise SystemExit(f"yap: bad setting: {error}") from None
-    return house
+    return runtime
 
 
 class Application:
-    """The ASGI application: starts the house's loop-bound part with the first scope, then routes."""
+    """The ASGI application: starts the runtime's loop-bound part with the first scope, then routes."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        chat = ChatConsumer.as_asgi(serving=house.serving, door=house.door, registry=house.registry)
+    def __init__(self, runtime: ServerRuntime) -> None:
+        self.runtime = runtime
+        chat = ChatConsumer.as_asgi(serving=runtime.serving, admission=runtime.admission, registry=runtime.registry)
         self._route = ProtocolTypeRouter(
             {"http": _django, "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.house.start()
+        self.runtime.start()
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        scope = {**scope, SCOPE_KEY: self.house.facts}
+        scope = {**scope, SCOPE_KEY: self.runtime.status}
         if scope["type"] == "websocket":
             if scope["path"] not in ("/ws", "/ws/"):
                 await send({"type": "websocket.close", "code": 1000})
                 return
-            send = completed(send)
+            send = wrap_daphne_send(send)
         await self._route(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -77,25 +77,25 @@ class Application:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self.house.drain(settings.ENV.DRAIN_TIMEOUT_S)
-                await self.house.aclose()
+                await self.runtime.drain(settings.ENV.DRAIN_TIMEOUT_S)
+                await self.runtime.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
 
-application = Application(_make_house())
-application.house.start_building()
+application = Application(_make_runtime())
+application.runtime.start_building()
 
-# Daphne has no lifespan: its reactor starts the house, so that it is ready before the first client comes, and ends it
+# Daphne has no lifespan: its reactor starts the runtime, so that it is ready before the first client comes, and ends it
 # where Daphne was not started by our own command, which has done so before.
 if "daphne.server" in sys.modules:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
 
     def _end() -> Deferred[None] | None:
-        if application.house.serving.draining:
+        if application.runtime.serving.draining:
             return None
-        return Deferred.fromFuture(asyncio.ensure_future(application.house.aclose()))
+        return Deferred.fromFuture(asyncio.ensure_future(application.runtime.aclose()))
 
-    reactor.callLater(0, application.house.start)  # callWhenRunning fires before the loop runs
+    reactor.callLater(0, application.runtime.start)  # callWhenRunning fires before the loop runs
     reactor.addSystemEventTrigger("before", "shutdown", _end)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from yapserver.daphne_socket import MAX_INBOUND_BYTES
+from yapserver.daphne_patches import MAX_INBOUND_BYTES
 
 if TYPE_CHECKING:
     from yapserver.asgi import Application
@@ -22,10 +22,10 @@ logger = logging.getLogger("yap.serve")
 
 
 class _Ending:
-    """What SIGTERM and SIGINT do: the first one drains the house and then calls ``stop``, a second one at once."""
+    """What SIGTERM and SIGINT do: the first one drains the runtime and then calls ``stop``, a second one at once."""
 
     def __init__(self, application: Application, drain_timeout: float, stop: Callable[[], None]) -> None:
-        self._house = application.house
+        self._house = application.runtime
         self._drain_timeout = drain_timeout
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
@@ -75,7 +75,7 @@ def run_uvicorn(application: Application, host: str, port: int, drain_timeout: f
     class Server(uvicorn.Server):  # type: ignore[misc, unused-ignore]
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            yield  # they are ours: the house ends before the server does
+            yield  # they are ours: the runtime ends before the server does
 
     config = uvicorn.Config(
         application,
@@ -85,7 +85,7 @@ def run_uvicorn(application: Application, host: str, port: int, drain_timeout: f
         ws="websockets-sansio",
         ws_max_size=MAX_INBOUND_BYTES,
         ws_per_message_deflate=False,
-        lifespan="off",  # the house is started and ended here
+        lifespan="off",  # the runtime is started and ended here
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -96,7 +96,7 @@ def run_uvicorn(application: Application, host: str, port: int, drain_timeout: f
 
     async def serve() -> None:
         _Ending(application, drain_timeout, lambda: setattr(server, "should_exit", True)).install()
-        application.house.start()
+        application.runtime.start()
         await server.serve()
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

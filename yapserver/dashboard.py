@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from yapserver.dashboard_charts import shown
 from yapserver.dashboard_usage import first_steps, rankings, recent
-from yapserver.live_facts import LiveFacts, live_facts
+from yapserver.live_status import LiveStatus, live_status
 
 _Shown = dict[str, Any]
 MAY_SEE_USAGE = "accounts.view_usage"
@@ -49,7 +49,7 @@ live = admin.site.admin_view(_live)
 def _dashboard(request: HttpRequest) -> _Shown:
     """All that this operator may see: engines are for all staff, usage and keys for those with the right to them."""
     now = timezone.now()
-    facts: LiveFacts | None = live_facts(request)
+    facts: LiveStatus | None = live_status(request)
     usage = recent(now) if request.user.has_perm(MAY_SEE_USAGE) else None
     return {
         "facts": facts,

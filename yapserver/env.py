@@ -133,7 +133,7 @@ class Environment(BaseSettings):
     WS_CANCEL_SENTINEL: str = Field("__CANCEL__", description="raw text that cancels")
     PERSONALITY_MAX_LEN: Positive = Field(20, description="letters in a personality")
 
-    # -- the house ---------------------------------------------------------------------------------
+    # -- the runtime ---------------------------------------------------------------------------------
     DATABASE_URL: str | None = Field(None, description="`postgres://…`; empty is an SQLite file in `.run/`")
     REDIS_URL: str | None = Field(
         None, description="set: limits, places and control messages are shared by all processes"

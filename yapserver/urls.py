@@ -9,7 +9,7 @@ from accounts.ticket_view import ticket
 from yapserver.dashboard import live
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", include("inference.urls")),
+    path("", include("inference.http.urls")),
     path("admin/live/", live, name="dashboard-live"),
     path("admin/ticket/<slug:slug>/", ticket, name="ticket"),
     path("admin/", admin.site.urls),

@@ -24,10 +24,10 @@ from inference.engines.base import (
     EngineRole,
     EngineState,
 )
-from inference.engines.reaper import Keeper
-from inference.engines.slot import OwnedEngine, Slot
+from inference.engines.managed_engine import ManagedEngine, OwnedEngine
 from inference.engines.spec import EngineSpec, ModelRefused
-from inference.engines.warm import WarmPrompts, warm
+from inference.engines.startup_requests import WarmPrompts, warm
+from inference.engines.supervisor import ProcessSupervisor
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ class EngineService:
         specs: Sequence[EngineSpec],
         factory: Factory,
         *,
-        keeper: Keeper | None = None,
+        keeper: ProcessSupervisor | None = None,
         warm_prompts: WarmPrompts = lambda engine: (),
         backoff: float = 1.0,
         patience: float = 180.0,
     ) -> None:
-        self._slots = {spec.role: Slot(spec) for spec in specs}
+        self._slots = {spec.role: ManagedEngine(spec) for spec in specs}
         self._factory = factory
         self._keeper = keeper
         self._warm_prompts = warm_prompts
@@ -127,7 +127,7 @@ class EngineService:
                 "since": slot.since,
                 "max_model_len": slot.spec.max_model_len,
                 "rebuilds": slot.generation - 1 if slot.generation else 0,
-                **(slot.engine.facts() if slot.engine is not None else {}),
+                **(slot.engine.launch_info() if slot.engine is not None else {}),
             }
             if slot.engine is not None and slot.answers:
                 told[role.value]["stats"] = dict(slot.engine.stats())
@@ -172,7 +172,7 @@ class EngineService:
         else:
             built.set_result(None)
 
-    def _build(self, slot: Slot) -> None:
+    def _build(self, slot: ManagedEngine) -> None:
         """Put an engine into a slot; blocking. Leaves no process behind where it fails."""
         if self._closing:
             raise EngineDead("the server is stopping")
@@ -205,7 +205,7 @@ class EngineService:
             raise EngineDead(self.failure) from error
         self._watcher = asyncio.create_task(self._watch(), name="engine watch")
 
-    async def _warm(self, slot: Slot) -> None:
+    async def _warm(self, slot: ManagedEngine) -> None:
         assert slot.engine is not None
         begin = time.monotonic()
         slot.reason = "warming"
@@ -224,7 +224,7 @@ class EngineService:
                     self._rebuilds[role] = asyncio.create_task(self._replace(slot), name=f"rebuild {role}")
             await asyncio.sleep(WATCH_S)
 
-    async def _replace(self, slot: Slot) -> None:
+    async def _replace(self, slot: ManagedEngine) -> None:
         """Another engine in the place of a dead one; engines are built one at a time."""
         while slot.failures < MAX_REBUILDS:
             slot.failures += 1
@@ -244,7 +244,7 @@ class EngineService:
         self.failure = f"the {slot.spec.role} engine does not come back: {slot.reason}"
         logger.error("%s", self.failure)
 
-    async def _build_in_time(self, slot: Slot) -> None:
+    async def _build_in_time(self, slot: ManagedEngine) -> None:
         """A build that hangs gives up once its processes are gone."""
         until = time.monotonic() + max(self._patience, 4 * slot.build_s)
         build = asyncio.create_task(asyncio.to_thread(self._build_alone, slot))
@@ -253,7 +253,7 @@ class EngineService:
                 await asyncio.to_thread(self._kill, slot)
         build.result()
 
-    def _build_alone(self, slot: Slot) -> None:
+    def _build_alone(self, slot: ManagedEngine) -> None:
         with self._building:
             self._build(slot)
 
@@ -281,7 +281,7 @@ class EngineService:
         await asyncio.gather(*(self._discard(slot, SHUTDOWN_S) for slot in self._slots.values()))
         await asyncio.to_thread(self._kill_all)
 
-    async def _discard(self, slot: Slot, timeout: float) -> None:
+    async def _discard(self, slot: ManagedEngine, timeout: float) -> None:
         engine, slot.engine = slot.engine, None
         if engine is not None:
             try:
@@ -295,7 +295,7 @@ class EngineService:
         hangs."""
         return self._kill(self._slots[role])
 
-    def _kill(self, slot: Slot) -> int:
+    def _kill(self, slot: ManagedEngine) -> int:
         return 0 if self._keeper is None else self._keeper.kill(slot.name)
 
     def _end_building(self) -> None:
@@ -322,7 +322,7 @@ def vllm_service(
     """The service that serves: real engines, guarded processes of the checkout at this path."""
     from inference.engines.vllm_engine import build
 
-    return EngineService(specs, build, keeper=Keeper(checkout), warm_prompts=warm_prompts)
+    return EngineService(specs, build, keeper=ProcessSupervisor(checkout), warm_prompts=warm_prompts)
 
 
 async def _outcome(future: Future[None]) -> None:

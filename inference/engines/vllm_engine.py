@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engines import model_config
 from inference.engines.arguments import LaunchPlan, plan
 from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
-from inference.engines.deadline import Deadlines
+from inference.engines.deadlines import Deadlines
 from inference.engines.device import Device, probe
 from inference.engines.late_tokens import LateTokens
 from inference.engines.spec import EngineSpec, ModelRefused
@@ -116,7 +116,7 @@ class VllmEngine:
         # Its finalizer calls this again, at a time when the interpreter may have taken vLLM apart.
         self._llm.shutdown = lambda timeout=None: None
 
-    def facts(self) -> Mapping[str, Any]:
+    def launch_info(self) -> Mapping[str, Any]:
         """What was chosen for this machine: ``quantization``, ``dtype``, ``kv_dtype``, ``device`` and, on a CPU,
         ``threads`` and ``kv_cache_bytes``."""
         return self._launch.facts

@@ -11,9 +11,9 @@ from inference.engines import model_config
 from inference.engines.arguments import plan
 from inference.engines.base import EngineRole
 from inference.engines.device import probe
+from inference.engines.sampling import Sampling
 from inference.engines.spec import EngineSpec
 from inference.engines.tokenizer import end_token_ids, load_tokenizer
-from inference.sampling import Sampling
 from tests.benchmarks.models import Model
 
 CONTEXT = 5160

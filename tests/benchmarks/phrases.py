@@ -16,9 +16,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from inference.engines.base import Delta, EngineRole, GenerationRequest
-from inference.phrases import PhraseAutomaton, PhraseGuard
+from inference.engines.sampling import Sampling
+from inference.phrases.guard import PhraseAutomaton, PhraseGuard
 from inference.reply import Reply, ReplyPlan
-from inference.sampling import Sampling
 from personas.snapshot import PhraseRule
 
 SIZES = (0, 20, 200, 2000)

@@ -33,7 +33,7 @@ class RawEngine:
 
         from inference.engines.tokenizer import load_tokenizer
         from inference.engines.vllm_engine import lent_environment
-        from inference.prompt import ChatFormat
+        from inference.prompting.chat_template import ChatFormat
 
         with lent_environment(process_environ):
             self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))

@@ -17,12 +17,12 @@ from pathlib import Path
 from time import perf_counter
 
 from inference.engines.base import Delta, Engine, EngineRole, GenerationRequest
+from inference.engines.sampling import GREEDY
 from inference.engines.service import vllm_service
 from inference.engines.spec import DEMO_MODEL, EngineSpec
-from inference.phrases import PhraseAutomaton
-from inference.prompt import ChatFormat
+from inference.phrases.guard import PhraseAutomaton
+from inference.prompting.chat_template import ChatFormat
 from inference.reply import Reply, ReplyPlan
-from inference.sampling import GREEDY
 from personas.snapshot import PhraseRule
 from tests.benchmarks.phrases import SIZES, phrase_list
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from inference.engines.tokenizer import load_tokenizer
-from inference.prompt import ChatFormat
+from inference.prompting.chat_template import ChatFormat
 from tests.benchmarks import models, plots, report
 from tests.benchmarks.engine import Engine, engine
 from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Cell, Results

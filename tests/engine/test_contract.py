@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 
 from inference.engines.base import PRIORITY_WARM, Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.managed_engine import OwnedEngine
+from inference.engines.sampling import GREEDY, Sampling
 from inference.engines.service import EngineService, vllm_service
-from inference.engines.slot import OwnedEngine
 from inference.engines.spec import EngineSpec
-from inference.sampling import GREEDY, Sampling
 from tests.fakes.engine import FakeEngine
 
 CHECKOUT = Path(__file__).resolve().parents[2]

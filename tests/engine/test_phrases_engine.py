@@ -16,16 +16,16 @@ import pytest_asyncio
 
 from accounts.token_budget import MemoryTokenBudget
 from accounts.usage import UsageLedger
-from inference.character import Casting, Guarding, PromptLimits
 from inference.engines.base import Delta, Engine, EngineRole, GenerationRequest
+from inference.engines.sampling import GREEDY, Sampling, SamplingRules
 from inference.engines.service import EngineService, vllm_service
 from inference.engines.spec import DEMO_MODEL, EngineSpec
 from inference.metrics import Metrics
-from inference.prompt import ChatFormat
-from inference.protocol import Decoder
+from inference.prompting.chat_template import ChatFormat
+from inference.prompting.persona_resolver import CompiledPhrases, PersonaResolver, PromptLimits
+from inference.protocol.decoder import Decoder
 from inference.reply import Reply, ReplyPlan
-from inference.sampling import GREEDY, Sampling, SamplingRules
-from inference.serving import Serving, SessionPolicy
+from inference.serving_context import ServingContext, SessionPolicy
 from inference.turn import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 from tests.fakes.serving import RULES, UNLIMITED, Line, check_order
@@ -71,14 +71,14 @@ async def _nothing_used(_prefix: str, _now: float) -> int:
     return 0
 
 
-def serving_with(service: EngineService, sampling: SamplingRules) -> Serving:
+def serving_with(service: EngineService, sampling: SamplingRules) -> ServingContext:
     """Sessions on the real engine, one persona for each list."""
-    casting = Casting(ChatFormat(service.chat.tokenizer), None, PromptLimits())
+    resolver = PersonaResolver(ChatFormat(service.chat.tokenizer), None, PromptLimits())
     catalogue = Catalogue({slug(n): persona(n, phrases) for n, phrases in enumerate(LISTS)}, version=1)
-    casting.install(catalogue, casting.compile(catalogue))
-    return Serving(
+    resolver.install(catalogue, resolver.compile(catalogue))
+    return ServingContext(
         engines=service,
-        casting=casting,
+        resolver=resolver,
         decoder=Decoder(sampling),
         sampling=sampling,
         policy=SessionPolicy(turn=TurnPolicy(), max_out=MAX_OUT),
@@ -127,16 +127,16 @@ def prompt_ids(engine: Engine, question: str, character: str = CHARACTERS[0]) ->
     return [*form.persona(character), *form.turn(form.user(question, first=True), first=True)]
 
 
-def guarding(engine: Engine, phrases: Sequence[str]) -> Guarding:
-    casting = Casting(ChatFormat(engine.tokenizer), None, PromptLimits())
-    return casting.compile(Catalogue(phrases=rules(phrases)))[rules(phrases)]
+def compiled_phrases(engine: Engine, phrases: Sequence[str]) -> CompiledPhrases:
+    resolver = PersonaResolver(ChatFormat(engine.tokenizer), None, PromptLimits())
+    return resolver.compile(Catalogue(phrases=rules(phrases)))[rules(phrases)]
 
 
 async def said(
     engine: Engine, prompt: Sequence[int], phrases: Sequence[str], max_tokens: int, sampling: Sampling = GREEDY
 ) -> Reply:
     """One reply, read to its end."""
-    made = guarding(engine, phrases)
+    made = compiled_phrases(engine, phrases)
     name = f"phrases-{next(_numbers)}"
     plan = ReplyPlan(prompt, sampling, max_tokens, made.automaton, made.logit_bias, name, made.spelling)
     reply = Reply(engine, plan)

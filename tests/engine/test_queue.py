@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from inference.engines.base import EngineRole, GenerationRequest
+from inference.engines.sampling import GREEDY
 from inference.engines.service import vllm_service
 from inference.engines.spec import EngineSpec
-from inference.sampling import GREEDY
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = CHECKOUT / ".models" / "tiny-random-llama"

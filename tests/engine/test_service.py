@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from inference.engines import reaper
+from inference.engines import supervisor
 from inference.engines.base import PRIORITY_WARM, EngineDead, EngineRole
-from inference.engines.reaper import ENGINE_MARK, SERVER_MARK, Keeper
+from inference.engines.managed_engine import OwnedEngine
 from inference.engines.service import EngineService, vllm_service
-from inference.engines.slot import OwnedEngine
 from inference.engines.spec import EngineSpec, ModelRefused
+from inference.engines.supervisor import ENGINE_MARK, SERVER_MARK, ProcessSupervisor
 from tests.conftest import StartServer
 from tests.fakes.engine import FakeEngine
 
@@ -228,7 +228,7 @@ async def test_two_dead_engines_are_rebuilt_one_at_a_time(service: EngineService
     assert factory.most_at_once == 1
 
 
-class Processes(Keeper):
+class Processes(ProcessSupervisor):
     """Owns nothing; ``killed`` is set by the first kill."""
 
     def __init__(self, killed: threading.Event) -> None:
@@ -312,7 +312,7 @@ def _sleeper() -> subprocess.Popen[bytes]:
 
 @linux
 def test_engine_processes_are_found_by_their_marks_and_killed(tmp_path: Path) -> None:
-    keeper = Keeper(str(tmp_path))
+    keeper = ProcessSupervisor(str(tmp_path))
     with keeper.marking("chat-1"):
         chat = _sleeper()
     with keeper.marking("tool-1"):
@@ -336,8 +336,8 @@ def test_engine_processes_are_found_by_their_marks_and_killed(tmp_path: Path) ->
 # A server with one engine process and a guard, without the engine.
 SERVER = """
     import subprocess, sys, time
-    from inference.engines.reaper import Keeper
-    keeper = Keeper(sys.argv[1])
+    from inference.engines.supervisor import ProcessSupervisor
+    keeper = ProcessSupervisor(sys.argv[1])
     keeper.start()
     with keeper.marking("chat-1"):
         subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"],
@@ -361,10 +361,10 @@ def _server(checkout: Path) -> tuple[subprocess.Popen[str], str, int]:
 @linux
 async def test_the_guard_kills_what_a_killed_server_leaves(tmp_path: Path) -> None:
     process, name, guard = _server(tmp_path)
-    assert len(reaper.marked(SERVER_MARK, name)) == 1
+    assert len(supervisor.marked(SERVER_MARK, name)) == 1
     process.kill()
     process.communicate()
-    assert await until(lambda: not reaper.marked(SERVER_MARK, name)) < 5
+    assert await until(lambda: not supervisor.marked(SERVER_MARK, name)) < 5
     await until(lambda: not _runs(guard))
 
 
@@ -375,13 +375,13 @@ async def test_orphans_are_found_on_start_where_the_guard_was_killed_too(tmp_pat
     os.kill(guard, signal.SIGKILL)
     process.kill()
     process.communicate()
-    assert len(reaper.marked(SERVER_MARK, name)) == 1
-    assert reaper.kill_orphans(str(tmp_path)) == 1
-    assert reaper.marked(SERVER_MARK, name) == []
-    assert len(reaper.marked(SERVER_MARK, alive_name)) == 1
+    assert len(supervisor.marked(SERVER_MARK, name)) == 1
+    assert supervisor.kill_orphans(str(tmp_path)) == 1
+    assert supervisor.marked(SERVER_MARK, name) == []
+    assert len(supervisor.marked(SERVER_MARK, alive_name)) == 1
     alive.kill()
     alive.communicate()
-    await until(lambda: not reaper.marked(SERVER_MARK, alive_name))
+    await until(lambda: not supervisor.marked(SERVER_MARK, alive_name))
 
 
 @linux
@@ -389,14 +389,14 @@ async def test_the_stop_script_can_kill_by_checkout(tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     one, name, _ = _server(here)
     other, other_name, _ = _server(elsewhere)
-    killer = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", reaper.__file__, "kill", str(here))
+    killer = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", supervisor.__file__, "kill", str(here))
     assert await killer.wait() == 0
-    assert reaper.marked(SERVER_MARK, name) == []
-    assert len(reaper.marked(SERVER_MARK, other_name)) == 1
+    assert supervisor.marked(SERVER_MARK, name) == []
+    assert len(supervisor.marked(SERVER_MARK, other_name)) == 1
     for process in (one, other):
         process.kill()
         process.communicate()
-    await until(lambda: not reaper.marked(SERVER_MARK, other_name))
+    await until(lambda: not supervisor.marked(SERVER_MARK, other_name))
 
 
 def _title(pid: int) -> str:
@@ -461,11 +461,11 @@ async def test_a_killed_server_leaves_no_engine_process_for_ten_seconds(tmp_path
     process = _real_server(tmp_path)
     try:
         name = (await asyncio.to_thread(_ready_line, process)).split()[1]
-        assert reaper.marked(SERVER_MARK, name)
+        assert supervisor.marked(SERVER_MARK, name)
     finally:
         process.kill()
         process.communicate()
-    assert await until(lambda: not reaper.marked(SERVER_MARK, name), 10) < 10
+    assert await until(lambda: not supervisor.marked(SERVER_MARK, name), 10) < 10
 
 
 def _real_server(folder: Path) -> subprocess.Popen[str]:

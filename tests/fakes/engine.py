@@ -109,7 +109,7 @@ class FakeEngine:
         self.stopped = True
         self._dead.set()
 
-    def facts(self) -> Mapping[str, Any]:
+    def launch_info(self) -> Mapping[str, Any]:
         return {"quantization": None, "dtype": "float32", "kv_dtype": "auto"}
 
     def stats(self) -> Mapping[str, Any]:

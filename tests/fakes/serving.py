@@ -13,15 +13,15 @@ from typing import Any
 from accounts.callers import Caller, Limits, Window
 from accounts.token_budget import MemoryTokenBudget
 from accounts.usage import UsageLedger
-from inference.character import Casting, PromptLimits
 from inference.engines.base import EngineRole
+from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec
 from inference.metrics import Metrics
-from inference.prompt import ChatFormat
-from inference.protocol import Decoder
-from inference.sampling import SAMPLING_KEYS, Sampling, SamplingRules
-from inference.serving import Serving, SessionPolicy
+from inference.prompting.chat_template import ChatFormat
+from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
+from inference.protocol.decoder import Decoder
+from inference.serving_context import ServingContext, SessionPolicy
 from inference.session import Session
 from inference.turn import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
@@ -61,7 +61,7 @@ async def make_serving(
     policy: SessionPolicy | None = None,
     limits: PromptLimits | None = None,
     clock: Callable[[], float] | None = None,
-) -> Serving:
+) -> ServingContext:
     """Everything sessions share, around running fake engines."""
     engines: dict[EngineRole, FakeEngine] = {}
     if chat is not None:
@@ -79,16 +79,16 @@ async def make_serving(
         engine.requests.clear()
         engine.finished.clear()
     formats = {role: ChatFormat(engine.tokenizer) for role, engine in engines.items()}
-    casting = Casting(formats.get(EngineRole.CHAT), formats.get(EngineRole.TOOL), limits or PromptLimits())
+    resolver = PersonaResolver(formats.get(EngineRole.CHAT), formats.get(EngineRole.TOOL), limits or PromptLimits())
     found = catalogue if catalogue is not None else globals()["catalogue"]()
-    casting.install(found, casting.compile(found))
+    resolver.install(found, resolver.compile(found))
 
     async def nothing_used(_prefix: str, _now: float) -> int:
         return 0
 
-    return Serving(
+    return ServingContext(
         engines=service,
-        casting=casting,
+        resolver=resolver,
         decoder=Decoder(RULES),
         sampling=RULES,
         policy=policy or SessionPolicy(turn=TurnPolicy()),
@@ -102,7 +102,7 @@ async def make_serving(
 class Line:
     """One connection, without its socket: frames as dicts, and the close code when there is one."""
 
-    def __init__(self, serving: Serving, caller: Caller = UNLIMITED, patience: float = 5) -> None:
+    def __init__(self, serving: ServingContext, caller: Caller = UNLIMITED, patience: float = 5) -> None:
         self.patience = patience  # seconds
         self.frames: list[dict[str, Any]] = []
         self.closed: int | None = None

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inference.consumer import ChatConsumer, Door
-from inference.registry import Registry
-from inference.serving import Serving
+from inference.consumer import Admission, ChatConsumer
+from inference.serving_context import ServingContext
+from inference.session_registry import SessionRegistry
 
 Application = Callable[..., Any]
 
@@ -96,9 +96,11 @@ class Socket:
             self._arrived.notify_all()
 
 
-def chat_application(serving: Serving, door: Door, registry: Registry | None = None) -> Application:
+def chat_application(
+    serving: ServingContext, admission: Admission, registry: SessionRegistry | None = None
+) -> Application:
     """The consumer as an ASGI application."""
     application: Application = ChatConsumer.as_asgi(
-        serving=serving, door=door, registry=Registry() if registry is None else registry
+        serving=serving, admission=admission, registry=SessionRegistry() if registry is None else registry
     )
     return application

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from accounts.callers import Caller, Limits
-from accounts.places import MemoryPlaces
+from accounts.connection_slots import MemoryConnectionSlots
 from inference import consumer
-from inference.consumer import Door
-from inference.registry import Registry
-from inference.serving import Serving
+from inference.consumer import Admission
+from inference.serving_context import ServingContext
+from inference.session_registry import SessionRegistry
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import FREE, START, UNLIMITED, make_serving
 from tests.fakes.socket import Socket, chat_application
@@ -27,15 +27,15 @@ KEY = "key-one"
 class Server:
     """A consumer, its doors and everything behind them."""
 
-    serving: Serving
-    places: MemoryPlaces
-    registry: Registry
-    door: Door
+    serving: ServingContext
+    slots: MemoryConnectionSlots
+    registry: SessionRegistry
+    admission: Admission
     chat: FakeEngine
     callers: dict[str, Caller]
 
     def socket(self, query: str = f"api_key={KEY}", **options: Any) -> Socket:
-        return Socket(chat_application(self.serving, self.door, self.registry), query, **options)
+        return Socket(chat_application(self.serving, self.admission, self.registry), query, **options)
 
     async def connect(self, query: str = f"api_key={KEY}", **options: Any) -> Socket:
         socket = await self.socket(query, **options).connect()
@@ -45,7 +45,7 @@ class Server:
         return socket
 
     async def taken(self) -> int:
-        return (await self.places.snapshot())["active"]
+        return (await self.slots.snapshot())["active"]
 
     async def free(self) -> None:
         """Everything that a connection held has been given back."""
@@ -66,8 +66,8 @@ async def server() -> AsyncIterator[Server]:
     async def find(key: str) -> Caller | None:
         return callers.get(key)
 
-    places = MemoryPlaces(2)
-    yield Server(serving, places, Registry(), Door(find, places, 0.02, 1008, 1013), chat, callers)
+    slots = MemoryConnectionSlots(2)
+    yield Server(serving, slots, SessionRegistry(), Admission(find, slots, 0.02, 1008, 1013), chat, callers)
     await serving.engines.aclose()
 
 
@@ -132,14 +132,14 @@ async def test_no_key_a_wrong_key_or_two_of_them(server: Server, options: dict[s
     await server.free()
 
 
-# -- the door --------------------------------------------------------------------------------------
+# -- the admission --------------------------------------------------------------------------------------
 
 
 async def test_a_full_server(server: Server) -> None:
     first, second = await server.connect(), await server.connect()
     frame = await refused(server.socket(), "server_at_capacity", 1013)
     assert frame["capacity"] == {"active": 2, "max": 2, "available": 0, "at_capacity": True}
-    server.door = replace(server.door, acquire_timeout=5.0)
+    server.admission = replace(server.admission, acquire_timeout=5.0)
     waiting = await server.socket().connect()
     await first.leave()
     waiting.say({"type": "ping"})
@@ -182,7 +182,7 @@ async def test_a_draining_server(server: Server) -> None:
 
 async def test_a_server_that_drains_while_a_client_waits_for_a_place(server: Server) -> None:
     first, second = await server.connect(), await server.connect()
-    server.door = replace(server.door, acquire_timeout=5.0)
+    server.admission = replace(server.admission, acquire_timeout=5.0)
     waiting = await server.socket().connect()
     server.serving.draining = True
     await first.leave()
@@ -194,9 +194,9 @@ async def test_a_server_that_drains_while_a_client_waits_for_a_place(server: Ser
 
 async def test_a_lookup_that_fails(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     async def away(key: str) -> Caller | None:
-        raise OSError("database at /secret/place is away")
+        raise OSError("database at /secret/slot is away")
 
-    server.door = replace(server.door, find_caller=away)
+    server.admission = replace(server.admission, find_caller=away)
     frame = await refused(server.socket(), "internal_error", 1013)
     assert "secret" not in str(frame)
     assert frame["reference"] in caplog.text
@@ -204,7 +204,7 @@ async def test_a_lookup_that_fails(server: Server, caplog: pytest.LogCaptureFixt
 
 
 async def test_close_codes_are_the_operators(server: Server) -> None:
-    server.door = replace(server.door, close_unauthorized=4401, close_busy=4013)
+    server.admission = replace(server.admission, close_unauthorized=4401, close_busy=4013)
     await refused(server.socket(""), "authentication_failed", 4401)
     server.serving.started = False
     await refused(server.socket(), "server_not_ready", 4013)
@@ -364,7 +364,7 @@ async def test_a_session_that_breaks(server: Server, monkeypatch: pytest.MonkeyP
 
 async def test_gone_before_it_was_let_in(server: Server) -> None:
     first, second = await server.connect(), await server.connect()
-    server.door = replace(server.door, acquire_timeout=5.0)
+    server.admission = replace(server.admission, acquire_timeout=5.0)
     waiting = await server.socket().connect()
     assert waiting.task is not None
     waiting.task.cancel()
@@ -399,7 +399,7 @@ async def test_revoked_and_idle_give_back_too(server: Server) -> None:
 
 
 async def test_a_hundred_that_come_and_go(server: Server) -> None:
-    server.door = replace(server.door, acquire_timeout=5.0)
+    server.admission = replace(server.admission, acquire_timeout=5.0)
 
     async def visit(number: int) -> None:
         socket = await server.connect()

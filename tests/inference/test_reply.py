@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.character import SPEAKER_LABELS
 from inference.engines.base import EngineDead, GenerationRequest
-from inference.phrases import PhraseAutomaton
+from inference.engines.sampling import Sampling
+from inference.phrases.guard import PhraseAutomaton
+from inference.prompting.persona_resolver import SPEAKER_LABELS
 from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply, ReplyPlan
-from inference.sampling import Sampling
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import catalogue, talking

@@ -12,10 +12,10 @@ import pytest
 
 from accounts.callers import Caller, Limits, Window
 from accounts.token_budget import MemoryTokenBudget
-from inference.character import PromptLimits
 from inference.engines.base import PRIORITY_LIVE, PRIORITY_WARM, EngineRole, GenerationRequest
-from inference.sampling import Sampling
-from inference.serving import SessionPolicy
+from inference.engines.sampling import Sampling
+from inference.prompting.persona_resolver import PromptLimits
+from inference.serving_context import SessionPolicy
 from inference.turn import TurnPolicy
 from personas.snapshot import PersonaSnapshot
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
@@ -302,8 +302,8 @@ async def test_user_identity_is_told_to_the_persona() -> None:
         await line.turn()
         await line.turn(user_identity="Bob")
         edited = catalogue(replace(bob, chat_prompt="You like {{user}}."), version=2)
-        casting = line.serving.casting
-        casting.install(edited, casting.compile(edited))
+        resolver = line.serving.resolver
+        resolver.install(edited, resolver.compile(edited))
         await line.turn(gender=None, personality=None)
         found = [re.search(r"You (know|like) (.*?)\.", text) for text in prompts(chat)]
         assert [match and match[0] for match in found] == ["You know the user.", "You know Bob.", "You like Bob."]
@@ -845,8 +845,8 @@ async def test_what_a_key_may_use() -> None:
 
 
 def edit(line: Line, *personas: PersonaSnapshot) -> None:
-    found = catalogue(*personas, version=line.serving.casting.catalogue.version + 1)
-    line.serving.casting.install(found, line.serving.casting.compile(found))
+    found = catalogue(*personas, version=line.serving.resolver.catalogue.version + 1)
+    line.serving.resolver.install(found, line.serving.resolver.compile(found))
 
 
 @pytest.mark.parametrize("fields", [{}, {"gender": None, "personality": None}])

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.tool_call import DEFAULT_TOOL_PROMPT, MAX_CALLS, decision, parse_calls, schema
+from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT, MAX_CALLS, schema
+from inference.tool_call import decision, parse_calls
 
 CALL = {"name": "take_screenshot", "arguments": {}}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from inference.engines.base import Delta, EngineRole, GenerationRequest
-from inference.sampling import GREEDY
-from inference.serving import SessionPolicy
+from inference.engines.sampling import GREEDY
+from inference.serving_context import SessionPolicy
 from inference.turn import TurnPolicy
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, START, Line, catalogue, check_order, talking

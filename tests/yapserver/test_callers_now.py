@@ -14,37 +14,37 @@ from accounts.callers import Caller
 from inference.engines.service import EngineService
 from tests.accounts.conftest import DEFAULTS
 from tests.fakes.serving import UNLIMITED
-from yapserver.house import House
+from yapserver.runtime import ServerRuntime
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    made = House(settings.ENV, EngineService([], lambda spec: pytest.fail("no engine is deployed")), "1")
+def runtime() -> Iterator[ServerRuntime]:
+    made = ServerRuntime(settings.ENV, EngineService([], lambda spec: pytest.fail("no engine is deployed")), "1")
     yield made
     made._lookups.shutdown()
 
 
-def test_a_ticket_ends_at_its_time_and_the_servers_own_key_never(house: House) -> None:
+def test_a_ticket_ends_at_its_time_and_the_servers_own_key_never(runtime: ServerRuntime) -> None:
     found = tickets.read(tickets.mint(1, "ada"), DEFAULTS)
     assert found is not None
     caller = found[1]
-    assert house._caller_now(caller) is caller
-    assert house._caller_now(replace(caller, expires_at=time.time() - 0.1)) is None
-    assert house._caller_now(UNLIMITED) is UNLIMITED
+    assert runtime._caller_now(caller) is caller
+    assert runtime._caller_now(replace(caller, expires_at=time.time() - 0.1)) is None
+    assert runtime._caller_now(UNLIMITED) is UNLIMITED
 
 
 @pytest.mark.django_db
-def test_a_key_is_as_its_row_is_now(house: House) -> None:
+def test_a_key_is_as_its_row_is_now(runtime: ServerRuntime) -> None:
     row, full = services.create_key("customer")
     caller = Caller(row.pk, row.prefix, row.name, DEFAULTS, fingerprint=row.hash)
-    now = house._caller_now(caller)
+    now = runtime._caller_now(caller)
     assert now is not None
     assert now.limits.messages.limit == settings.ENV.WS_MAX_MESSAGES_PER_WINDOW
     row.max_messages = 1
     services.save_key(row)
-    now = house._caller_now(caller)
+    now = runtime._caller_now(caller)
     assert now is not None
     assert now.limits.messages.limit == 1
     services.revoke_key(row)
-    assert house._caller_now(caller) is None
+    assert runtime._caller_now(caller) is None
     assert full not in repr(now)

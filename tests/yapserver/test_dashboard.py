@@ -17,11 +17,11 @@ from pytest_django import Settings
 
 from accounts import services
 from accounts.callers import Caller
+from accounts.connection_slots import MemoryConnectionSlots
 from accounts.models import Usage
-from accounts.places import MemoryPlaces
-from inference.registry import Registry
-from inference.serving import Serving
-from inference.views import SCOPE_KEY, Facts
+from inference.http.views import SCOPE_KEY, ServerStatus
+from inference.serving_context import ServingContext
+from inference.session_registry import SessionRegistry
 from personas.models import Persona
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import UNLIMITED, make_serving
@@ -173,13 +173,13 @@ def test_strangers_see_nothing(client: Client) -> None:
 
 
 @pytest.fixture
-def serving() -> Iterator[Serving]:
+def serving() -> Iterator[ServingContext]:
     made = asyncio.run(make_serving(FakeEngine(), None))
     yield made
     asyncio.run(made.engines.aclose())
 
 
-def asked(facts: Facts) -> dict[str, Any]:
+def asked(facts: ServerStatus) -> dict[str, Any]:
     request: HttpRequest = RequestFactory().get(reverse("dashboard-live"))
     request.user = staff()
     request.scope = {SCOPE_KEY: facts}  # type: ignore[attr-defined]  # as an ASGI server gives it
@@ -187,15 +187,15 @@ def asked(facts: Facts) -> dict[str, Any]:
     return answer
 
 
-def test_connections_turns_and_engines_as_they_are_now(serving: Serving) -> None:
-    places = MemoryPlaces(8)
+def test_connections_turns_and_engines_as_they_are_now(serving: ServingContext) -> None:
+    slots = MemoryConnectionSlots(8)
 
     async def connect() -> None:
         for _ in range(3):
-            assert await places.acquire(UNLIMITED, 0)
+            assert await slots.acquire(UNLIMITED, 0)
 
     asyncio.run(connect())
-    html = asked(Facts(serving, Registry(), places, "1"))["now"]
+    html = asked(ServerStatus(serving, SessionRegistry(), slots, "1"))["now"]
     tiles = dict(re.findall(r'data-tile="(\w+)".*?<span data-value>([^<]*)<', html, re.DOTALL))
     assert tiles["connections"] == "3"
     assert "of 8" in html
@@ -208,18 +208,18 @@ def test_connections_turns_and_engines_as_they_are_now(serving: Serving) -> None
     assert 'data-engine="tool"' not in html
 
 
-def test_a_server_that_is_not_ready_says_why(serving: Serving) -> None:
+def test_a_server_that_is_not_ready_says_why(serving: ServingContext) -> None:
     serving.draining = True
-    html = asked(Facts(serving, Registry(), MemoryPlaces(8), "1"))["now"]
+    html = asked(ServerStatus(serving, SessionRegistry(), MemoryConnectionSlots(8), "1"))["now"]
     assert re.search(r'role="status">\s*Draining\s*<', html)
 
 
-def test_places_that_cannot_be_counted_do_not_take_the_page_down(serving: Serving) -> None:
-    class Away(MemoryPlaces):
+def test_places_that_cannot_be_counted_do_not_take_the_page_down(serving: ServingContext) -> None:
+    class Away(MemoryConnectionSlots):
         async def snapshot(self, caller: Caller | None = None) -> Any:
             raise ConnectionError("no Redis")
 
-    html = asked(Facts(serving, Registry(), Away(8), "1"))["now"]
+    html = asked(ServerStatus(serving, SessionRegistry(), Away(8), "1"))["now"]
     assert 'data-tile="connections"' in html
 
 

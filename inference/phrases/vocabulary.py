@@ -1,0 +1,66 @@
+"""The texts of a model's tokens, searchable: which tokens spell a banned phrase all by themselves."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from inference.phrases.automaton import fold
+from inference.phrases.guard import PhraseAutomaton, PhraseGuard
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_TOKENS_PER_PHRASE = 500  # in the order of the vocabulary: what is common comes first
+_BETWEEN = "\0"
+_LETTER = "a"  # what stands before a token may be a letter, and then no word begins with it
+
+TokensContaining = Callable[[str], frozenset[int]]
+
+
+def no_tokens_containing(_phrase: str) -> frozenset[int]:
+    """Where the vocabulary is not known."""
+    return frozenset()
+
+
+class Vocabulary:
+    """One model's tokens. Made once, in a fraction of a second, so not on an event loop."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)  # without one nothing is known
+        each = [[token] for token in range(len(tokenizer))]
+        self._texts: list[str] = backend.decode_batch(each, skip_special_tokens=True) if backend else []
+        folded = [fold(text) for text in self._texts]
+        self._starts = list(accumulate((len(text) + 1 for text in folded[:-1]), initial=0))
+        self._folded = _BETWEEN.join(folded)
+
+    def spelling(self, automaton: PhraseAutomaton) -> TokensContaining:
+        """Return a cached search for tokens whose text contains a whole phrase of ``automaton``.
+
+        The search returns at most ``MAX_TOKENS_PER_PHRASE`` token ids and takes a few milliseconds per phrase.
+        """
+        known: dict[str, frozenset[int]] = {}
+
+        def spelling(phrase: str) -> frozenset[int]:
+            if phrase not in known:
+                some = sorted(self._holding(phrase))[:MAX_TOKENS_PER_PHRASE]
+                known[phrase] = frozenset(token for token in some if self._hits(automaton, token))
+            return known[phrase]
+
+        return spelling
+
+    def _holding(self, phrase: str) -> set[int]:
+        wanted, found = fold(phrase), set()
+        at = self._folded.find(wanted)
+        while at >= 0:
+            token = bisect_right(self._starts, at) - 1
+            found.add(token)
+            at = self._folded.find(wanted, at + 1)
+        return found
+
+    def _hits(self, automaton: PhraseAutomaton, token: int) -> bool:
+        """The guard's own verdict: marks such as whole-word count, and what stands around the token does not."""
+        _, hit = PhraseGuard(automaton).feed(_LETTER + self._texts[token])
+        return hit is not None and not hit.stop and hit.start >= len(_LETTER)

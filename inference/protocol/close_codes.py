@@ -1,0 +1,5 @@
+"""WebSocket close codes (RFC 6455, section 7.4.1; 1012 and 1013 from IANA's registry)."""
+
+CLOSE_NORMAL = 1000
+CLOSE_POLICY = 1008
+CLOSE_RESTART = 1012

@@ -1,0 +1,230 @@
+"""Text frames from the client to typed messages.
+
+Decoding checks the shape of a message. Checks that need the session (an active persona, a rate limit) belong to the
+session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from inference.engines.sampling import SamplingError, SamplingRules
+from inference.prompting.history import ExchangeText, HistoryError, parse_history_text
+from inference.protocol.errors import ErrorCode, ProtocolError
+from inference.protocol.messages import (
+    Cancel,
+    ChatPrompt,
+    End,
+    Followup,
+    Message,
+    PersonaFields,
+    Ping,
+    Pong,
+    Start,
+    WarmHistory,
+    WarmPersona,
+)
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+GENDERS = {
+    "female": "female", "woman": "female", "girl": "female", "f": "female",
+    "male": "male", "man": "male", "boy": "male", "guy": "male", "m": "male",
+}  # fmt: skip
+MESSAGE_TYPES = (
+    "start", "followup", "chat_prompt", "warm_persona", "warm_history", "cancel", "end", "ping", "pong",
+)  # fmt: skip
+
+
+class Envelope(NamedTuple):
+    """A frame whose type is known, its fields not looked at yet."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Frames to messages, with the server's names and ranges."""
+
+    sampling: SamplingRules
+    personality_max_len: int = 20
+    end_sentinel: str = "__END__"
+    cancel_sentinel: str = "__CANCEL__"
+    max_bytes: int = MAX_MESSAGE_BYTES
+
+    def open(self, text: str | None) -> Envelope:
+        """The type of one frame. ``text`` is None for a binary frame.
+
+        Raises :class:`ProtocolError` with ``invalid_message``; an unknown type is left to :meth:`decode`, because it
+        is charged first.
+        """
+        if text is None:
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "binary frames are not part of this protocol")
+        if len(text) > self.max_bytes or (
+            len(text) * 4 > self.max_bytes and len(text.encode(errors="surrogatepass")) > self.max_bytes
+        ):
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"a message may have at most {self.max_bytes} bytes")
+        word = text.strip() if len(text) < 64 else ""
+        if word == self.cancel_sentinel:
+            return Envelope("cancel", {}, None)
+        if word == self.end_sentinel:
+            return Envelope("end", {}, None)
+        try:
+            fields = orjson.loads(text)
+        except (orjson.JSONDecodeError, UnicodeEncodeError, RecursionError):
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the message is not valid JSON") from None
+        if not isinstance(fields, dict):
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "a message is one JSON object")
+        request_id = _request_id(fields.get("request_id"))
+        kind = fields.get("type")
+        if kind is None:
+            for name in ("cancel", "end"):
+                if fields.get(name) is True:
+                    return Envelope(name, fields, request_id)
+        if not isinstance(kind, str) or not kind.strip():
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "a message needs a type", request_id=request_id)
+        return Envelope(kind.strip().lower(), fields, request_id)
+
+    def decode(self, envelope: Envelope) -> Message:
+        """The typed message. Raises :class:`ProtocolError` with the code of the first field that cannot be used."""
+        kind, fields, request_id = envelope
+        try:
+            return self._decode(kind, fields, request_id)
+        except ProtocolError as error:
+            error.kind, error.request_id = kind, request_id
+            raise
+
+    def _decode(self, kind: str, fields: Mapping[str, Any], request_id: str | None) -> Message:
+        match kind:
+            case "start":
+                return self._start(fields, request_id)
+            case "followup":
+                text = fields.get("analysis_text")
+                if not isinstance(text, str) or not text.strip():
+                    raise ProtocolError(ErrorCode.MISSING_ANALYSIS_TEXT, "followup needs analysis_text, a string")
+                return Followup(request_id, text)
+            case "chat_prompt":
+                if fields.get("tool_prompt") is not None:
+                    raise ProtocolError(
+                        ErrorCode.TOOL_PROMPT_UPDATE_NOT_ALLOWED, "chat_prompt cannot change the tool prompt"
+                    )
+                return ChatPrompt(request_id, self._persona(fields))
+            case "warm_persona":
+                prompt = _chat_prompt(fields)
+                if prompt is None:
+                    raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "warm_persona needs chat_prompt")
+                return WarmPersona(request_id, prompt)
+            case "warm_history":
+                text = fields.get("history_text")
+                if not isinstance(text, str):
+                    raise ProtocolError(ErrorCode.INVALID_HISTORY, "warm_history needs history_text, a string")
+                return WarmHistory(request_id, text, _history(text))
+            case "cancel":
+                return Cancel(request_id, _heard(fields))
+            case "end":
+                return End(request_id)
+            case "ping":
+                return Ping(request_id)
+            case "pong":
+                return Pong(request_id)
+        raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"unknown type; known are {', '.join(MESSAGE_TYPES)}")
+
+    def _start(self, fields: Mapping[str, Any], request_id: str | None) -> Start:
+        session_id = fields.get("session_id")
+        if not isinstance(session_id, str) or not session_id.strip():
+            raise ProtocolError(ErrorCode.MISSING_SESSION_ID, "start needs session_id, a string")
+        utterance = fields.get("user_utterance")
+        if utterance is not None and not isinstance(utterance, str):
+            raise ProtocolError(ErrorCode.INVALID_USER_UTTERANCE, "user_utterance must be a string")
+        persona = self._persona(fields)
+        history = fields.get("history_text")
+        if history is not None and not isinstance(history, str):
+            raise ProtocolError(ErrorCode.INVALID_HISTORY, "history_text must be a string")
+        tool_prompt = fields.get("tool_prompt")
+        if tool_prompt is not None:
+            if not isinstance(tool_prompt, str):
+                raise ProtocolError(ErrorCode.INVALID_TOOL_PROMPT, "tool_prompt must be a string")
+            if not tool_prompt.strip():
+                raise ProtocolError(ErrorCode.MISSING_TOOL_PROMPT, "tool_prompt is empty")
+        try:
+            sampling = self.sampling.overrides(fields)
+        except SamplingError as error:
+            raise ProtocolError(error.error_code, str(error)) from None
+        identity = fields.get("user_identity")
+        return Start(
+            request_id,
+            session_id=session_id,
+            utterance=utterance or "",
+            persona=persona,
+            history=None if history is None else _history(history),
+            tool_prompt=tool_prompt,
+            sampling=sampling,
+            heard=_heard(fields),
+            user_identity=identity if isinstance(identity, str) else None,
+        )
+
+    def _persona(self, fields: Mapping[str, Any]) -> PersonaFields:
+        gender = _blank_to_none(fields.get("gender"))
+        if gender is not None:
+            known = GENDERS.get(gender.strip().lower()) if isinstance(gender, str) else None
+            if known is None:
+                raise ProtocolError(ErrorCode.INVALID_GENDER, "gender must be female or male")
+            gender = known
+        personality = _blank_to_none(fields.get("personality"))
+        if personality is None:
+            personality = _blank_to_none(fields.get("persona_style"))
+        if personality is not None:
+            word = personality.strip() if isinstance(personality, str) else ""
+            if not word.isalpha() or len(word) > self.personality_max_len:
+                raise ProtocolError(
+                    ErrorCode.INVALID_PERSONALITY,
+                    f"personality must be letters only, at most {self.personality_max_len}",
+                )
+            personality = word.lower()
+        slug = _blank_to_none(fields.get("persona"))
+        if slug is not None and not isinstance(slug, str):
+            raise ProtocolError(ErrorCode.UNKNOWN_PERSONA, "persona must be the slug of a stored persona")
+        return PersonaFields(_chat_prompt(fields), gender, personality, slug.strip() if slug else None)
+
+
+def _blank_to_none(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _chat_prompt(fields: Mapping[str, Any]) -> str | None:
+    prompt = _blank_to_none(fields.get("chat_prompt"))
+    if prompt is None:
+        prompt = _blank_to_none(fields.get("persona_text"))
+    if prompt is not None and not isinstance(prompt, str):
+        raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "chat_prompt must be a string")
+    return prompt
+
+
+def _history(text: str) -> tuple[ExchangeText, ...]:
+    try:
+        return parse_history_text(text)
+    except HistoryError as error:
+        raise ProtocolError(ErrorCode.INVALID_HISTORY, str(error)) from None
+
+
+def _heard(fields: Mapping[str, Any]) -> int | None:
+    heard = fields.get("heard")
+    if heard is None:
+        return None
+    if isinstance(heard, bool) or not isinstance(heard, int) or heard < 0:
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, "heard must be a number of characters")
+    return heard
+
+
+def _request_id(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return orjson.dumps(value).decode()
+    raise ProtocolError(ErrorCode.INVALID_MESSAGE, "request_id must be a string or a number")

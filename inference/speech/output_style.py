@@ -1,0 +1,73 @@
+"""Text as a reader or a voice wants it, while it streams. A style's output never depends on how its input was cut."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from inference.phrases.guard import Hit, PhraseAutomaton, PhraseGuard
+from inference.speech.speech_style import SpeechStyle
+
+__all__ = ["GuardedStyle", "OutputStyle", "RawStyle", "SpeechStyle", "output_style"]
+
+
+class OutputStyle(Protocol):
+    """The style of one reply: what the feeds and the finish give, joined, is the reply in that style."""
+
+    def feed(self, text: str) -> str:
+        """Take text and give what is settled by now."""
+        ...
+
+    def finish(self) -> str:
+        """The reply has ended; give the rest. Called once, last."""
+        ...
+
+
+class RawStyle:
+    """As generated."""
+
+    def feed(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    def finish(self) -> str:
+        """Nothing: nothing was held."""
+        return ""
+
+
+class GuardedStyle:
+    """A style whose own output is guarded: with marks out, ``Oh *honey*`` would become a listed phrase.
+
+    What the style brings together is cut, for there is no token to go back to; ``suppressed`` counts it. Behind a stop
+    nothing is given any more. The engine's text has passed a guard of its own before.
+    """
+
+    def __init__(self, style: OutputStyle, automaton: PhraseAutomaton) -> None:
+        self.suppressed = 0
+        self._style = style
+        self._guard = PhraseGuard(automaton)
+
+    def feed(self, text: str) -> str:
+        """Take text and give what is settled by now."""
+        return self._cut(*self._guard.feed(self._style.feed(text)))
+
+    def finish(self) -> str:
+        """The reply has ended; give the rest."""
+        return self._cut(*self._guard.feed(self._style.finish())) + self._cut(*self._guard.finish())
+
+    def _cut(self, given: str, hit: Hit | None) -> str:
+        while hit is not None and not hit.stop:
+            self.suppressed += 1
+            more, hit = self._guard.skip()
+            given += more
+        return given
+
+
+STYLES: dict[str, type[RawStyle] | type[SpeechStyle]] = {"raw": RawStyle, "speech": SpeechStyle}
+
+
+def output_style(name: str) -> OutputStyle:
+    """A fresh style for one reply. Raises ValueError for a name that is not ``raw`` or ``speech``."""
+    try:
+        return STYLES[name]()
+    except KeyError:
+        raise ValueError(f"unknown output style {name!r}; there are {', '.join(STYLES)}") from None

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+from accounts.connection_slots import MemoryConnectionSlots
+from inference.engines.base import EngineRole
+from inference.http.views import SCOPE_KEY, ServerStatus
+from inference.serving_context import ServingContext
+from inference.session_registry import SessionRegistry
+from tests.fakes.engine import FakeEngine
+from tests.fakes.serving import START, UNLIMITED, Line, make_serving
+
+TEXT_API_KEY: str = settings.ENV.TEXT_API_KEY or ""
+KEY = {"X-API-Key": TEXT_API_KEY}
+
+
+@dataclass
+class Server:
+    serving: ServingContext
+    facts: ServerStatus
+    chat: FakeEngine
+    client: httpx.AsyncClient
+
+
+def client(facts: ServerStatus | None) -> httpx.AsyncClient:
+    django = get_asgi_application()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await django({**scope, SCOPE_KEY: facts} if facts else scope, receive, send)
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test")
+
+
+@pytest.fixture(autouse=True)
+def _views_alone(settings: Any) -> None:
+    settings.MIDDLEWARE = []  # static files and sessions are nothing to them
+
+
+@pytest_asyncio.fixture
+async def server(_views_alone: None) -> AsyncIterator[Server]:
+    chat = FakeEngine(model="some/chat")
+    serving = await make_serving(chat, FakeEngine(EngineRole.TOOL))
+    facts = ServerStatus(serving, SessionRegistry(), MemoryConnectionSlots(2), "1.2.3")
+    async with client(facts) as made:
+        yield Server(serving, facts, chat, made)
+    await serving.engines.aclose()
+
+
+async def test_health_is_asked_by_anyone(server: Server) -> None:
+    for answer in (
+        await server.client.get("/healthz"),
+        await server.client.get("/healthz", headers={"X-API-Key": "x"}),
+    ):
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    server.serving.draining = True
+    assert (await server.client.get("/healthz")).status_code == 200
+
+
+async def test_ready_when_every_engine_answers(server: Server) -> None:
+    assert (await server.client.get("/readyz")).status_code == 200
+
+
+async def unready(server: Server) -> dict[str, Any]:
+    answer = await server.client.get("/readyz")
+    assert answer.status_code == 503
+    told: dict[str, Any] = answer.json()
+    assert told["retry_in"] >= 1
+    assert told["reason"]
+    return told
+
+
+async def test_not_ready_and_why(server: Server) -> None:
+    server.serving.draining = True
+    assert (await unready(server))["status"] == "draining"
+    server.serving.draining, server.serving.started = False, False
+    assert (await unready(server))["status"] == "starting"
+    server.serving.started = True
+    server.chat.die()
+    async with asyncio.timeout(5):
+        while server.serving.engines.ready:  # noqa: ASYNC110 - the service watches every half second
+            await asyncio.sleep(0.01)
+    assert "engine" in (await unready(server))["reason"]
+    server.serving.engines.failure = "the chat engine does not come back: broken"
+    told = await unready(server)
+    assert (told["status"], told["reason"]) == ("dead", "the chat engine does not come back: broken")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": KEY},
+        {"headers": {"Authorization": f"Bearer {TEXT_API_KEY}"}},
+        {"params": {"api_key": TEXT_API_KEY}},
+    ],
+)
+async def test_status_with_a_key(server: Server, options: dict[str, Any]) -> None:
+    server.chat.step = asyncio.Semaphore(0)
+    line = Line(server.serving)
+    server.facts.registry.add(line.session)
+    await line.say(START)
+    slot = await server.facts.slots.acquire(UNLIMITED, 0.0)
+    assert slot is not None
+    told = (await server.client.get("/status", **options)).json()
+    assert told["status"] == "running"
+    assert told["connections"] == {"active": 1, "max": 2, "available": 1, "at_capacity": False}
+    assert (told["healthy"], told["turns_running"], told["version"]) == (True, 1, "1.2.3")
+    assert set(told["engines"]) == set(told["models"]) == {"chat", "tool"}
+    assert told["engines"]["chat"]["state"] == "ready"
+    server.serving.draining = True
+    assert (await server.client.get("/status", **options)).json()["healthy"] is False
+    await line.session.aclose()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"headers": {"X-API-Key": "wrong"}},
+        {"params": {"api_key": "wrong"}},
+        {"headers": KEY, "params": {"api_key": "another"}},
+    ],
+)
+async def test_status_without_a_good_key(server: Server, options: dict[str, Any]) -> None:
+    answer = await server.client.get("/status", **options)
+    assert answer.status_code == 401
+    assert set(answer.json()) == {"detail"}
+
+
+async def test_a_process_without_engines() -> None:
+    async with client(None) as made:
+        assert (await made.get("/healthz")).status_code == 200
+        assert (await made.get("/readyz")).status_code == 503
+        assert (await made.get("/status", headers=KEY)).status_code == 503
