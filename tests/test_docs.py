@@ -31,6 +31,12 @@ BOTH = README.read_text() + ADVANCED.read_text()
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def inference_sources() -> str:
+    """The source text of `inference/` and `inference/protocol/`, where frames, close codes and metrics are named."""
+    folders = (BASE_DIR / "inference", BASE_DIR / "inference/protocol")
+    return "".join(path.read_text() for folder in folders for path in sorted(folder.glob("*.py")))
+
+
 def section(text: str, heading: str) -> str:
     """What stands under a heading, down to the next one of its level or above."""
     found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)

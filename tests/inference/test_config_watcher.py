@@ -10,6 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 
 from accounts.callers import Caller
+from inference import config_watcher as config_watcher_module
 from inference.config_watcher import GROUP, ConfigSource, ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
 from inference.session_registry import SessionRegistry
