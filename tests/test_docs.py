@@ -156,10 +156,7 @@ def test_every_route_stands_in_the_readme() -> None:
 
 def test_every_series_of_metrics_stands_in_advanced() -> None:
     told = [code(cells[0]) for cells in rows(section(ADVANCED.read_text(), "Metrics"))]
-    sources = "".join(
-        path.read_text()
-        for path in [*(BASE_DIR / "inference").glob("*.py"), *(BASE_DIR / "inference/protocol").glob("*.py")]
-    )
+    sources = "".join(path.read_text() for path in (BASE_DIR / "inference").rglob("*.py"))
     made = re.findall(r'(Counter|Gauge|Histogram)\(\s*"(yap_\w+)"', sources)
     assert sorted(told) == sorted(f"{name}_total" if kind == "Counter" else name for kind, name in made)
 
