@@ -44,7 +44,7 @@ class LaunchPlan:
 def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
     """How this engine is to be started here. Raises :class:`ModelRefused`."""
     _check_length(spec, config)
-    quantization = _quantization(spec, device, config)
+    quantization = load_quantization(f"{spec.role} model {spec.model}", spec.quantization, device, config)
     kv_dtype = _kv_dtype(spec, device)
     dtype = _dtype(device, config)
     arguments: dict[str, Any] = {
@@ -140,22 +140,58 @@ def _check_head_size(spec: EngineSpec, config: ModelConfig) -> None:
         )
 
 
-def _quantization(spec: EngineSpec, device: Device, config: ModelConfig) -> str | None:
-    """vLLM's name for quantizing float weights while loading; None where the weights stay as they are stored."""
-    name, asked, own = f"{spec.role} model {spec.model}", spec.quantization, config.quantization
+def load_quantization(name: str, asked: str, device: Device, config: ModelConfig) -> str | None:
+    """Decide how vLLM quantizes the weights of one model while it loads them.
+
+    Args:
+        name: role and model, for messages.
+        asked: ``auto`` or what ``QUANTIZATION`` allows.
+        device: the machine; only its kind, its capability and its instruction sets are read.
+        config: the model's own facts.
+
+    Returns:
+        vLLM's name of an online quantization; None where the weights stay as they are stored.
+
+    Raises:
+        ModelRefused: the weights are stored otherwise than asked, or have no kernel on this device.
+    """
+    own = config.quantization
     if own is not None:
         if asked == "none" or (asked in _FAMILIES and own not in _FAMILIES[asked]):
             raise ModelRefused(f"{name}: its weights are stored as {own}, not as {asked}; leave quantization at auto")
-        if config.bits == 4 and device.kind == "cpu" and not device.has_avx512:
-            raise ModelRefused(f"{name}: 4-bit weights need AVX-512 on a CPU, and this one has none")
-        if "fp8" in own and not device.has_fp8:
-            raise ModelRefused(f"{name}: fp8 weights need a GPU of capability 8.9 or more; this is a {device}")
+        if asked == "awq" and not config.is_awq:
+            raise ModelRefused(f"{name}: awq means 4-bit integer weights alone; these are stored as {_stored(config)}")
+        _check_kernel(name, device, config)
         return None
     if asked in ("awq", "gptq", "gptq_marlin"):
         raise ModelRefused(f"{name}: its weights are not quantized with {asked}; name a model that is, or leave auto")
     if asked == "fp8" and not device.has_fp8:
         raise ModelRefused(f"{name}: fp8 needs a GPU of capability 8.9 or more; this is a {device}")
     return "fp8_per_tensor" if device.has_fp8 and asked in ("auto", "fp8") else None
+
+
+def _check_kernel(name: str, device: Device, config: ModelConfig) -> None:
+    """Refuse stored weights that vLLM loads and then cannot multiply.
+
+    On a CPU vLLM 0.32 has kernels for 4-bit integers (`cpu_gemm_wna16`, built for AVX-512 alone) and for 8-bit integers
+    with 8-bit activations. With fp8 weights an engine gets ready and never writes a token.
+    """
+    own, weights_alone = str(config.quantization), config.activation_bits is None
+    if "fp8" in own and not device.has_fp8:
+        raise ModelRefused(f"{name}: fp8 weights need a GPU of capability 8.9 or more; this is a {device}")
+    if device.kind != "cpu":
+        return
+    if config.weight_type == "float":
+        raise ModelRefused(f"{name}: weights stored as {_stored(config)} need a GPU; this is a {device}")
+    if config.bits == 4 and not device.has_avx512:
+        raise ModelRefused(f"{name}: 4-bit weights need AVX-512 on a CPU, and this one has none")
+    if config.bits not in (4, None) and weights_alone:
+        raise ModelRefused(f"{name}: weights stored as {_stored(config)} have no CPU kernel; 4-bit ones have")
+
+
+def _stored(config: ModelConfig) -> str:
+    inputs = "" if config.activation_bits is None else f" with {config.activation_bits}-bit activations"
+    return f"{config.quantization}, {config.bits}-bit {config.weight_type}{inputs}"
 
 
 def _kv_dtype(spec: EngineSpec, device: Device) -> str:

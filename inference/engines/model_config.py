@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class ModelConfig:
     """``max_positions`` is None where the config does not say. ``quantization`` is the config's ``quant_method``
     (None: float weights), ``bits`` its weight width. ``kv_values`` is how many numbers one token keeps in the cache,
     None where that is not plain attention. ``head_size`` is the width of an attention head. ``weight_bytes`` is known
-    for local models only."""
+    for local models only. ``weight_type`` is ``int`` or ``float`` for quantized weights, ``activation_bits`` the width
+    of quantized activations; None where weights or activations are not quantized."""
 
     architecture: str
     max_positions: int | None
@@ -30,28 +31,54 @@ class ModelConfig:
     kv_values: int | None
     head_size: int | None
     weight_bytes: int | None
+    weight_type: str | None = None
+    activation_bits: int | None = None
+
+    @property
+    def is_awq(self) -> bool:
+        """Whether the weights alone are stored as 4-bit integers that an AWQ kernel reads."""
+        stored = self.quantization in ("awq", "awq_marlin", "auto_awq", "compressed-tensors")
+        return stored and (self.bits, self.weight_type, self.activation_bits) == (4, "int", None)
 
 
 def read(model: str) -> ModelConfig:
     """The facts of a local folder or a Hub model. Raises :class:`ModelRefused` with the reason."""
     path = _config_path(model)
+    config = parse(model, path.read_text(encoding="utf-8"))
+    if not Path(model).expanduser().is_dir():
+        return config
+    files = [*path.parent.glob("*.safetensors")] or [*path.parent.glob("*.bin")]
+    if not files:
+        raise ModelRefused(f"model {model}: no weights (*.safetensors) in this folder")
+    return replace(config, weight_bytes=sum(file.stat().st_size for file in files))
+
+
+def parse(model: str, text: str) -> ModelConfig:
+    """Read the facts from the text of a config.json.
+
+    Args:
+        model: the folder or Hub id, for messages.
+        text: the file's content.
+
+    Raises:
+        ModelRefused: the text is no JSON object, or names no architecture.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text)
     except ValueError:
         raise ModelRefused(f"model {model}: config.json is not JSON") from None
+    if not isinstance(config, dict):
+        raise ModelRefused(f"model {model}: config.json holds no object")
     architectures = config.get("architectures") or []
     if not architectures:
         raise ModelRefused(f"model {model}: config.json names no architecture, so this is not a model vLLM can load")
-    text = config.get("text_config") or config
-    method, bits = _quantization(config.get("quantization_config") or text.get("quantization_config"))
-    weights = None
-    if Path(model).is_dir():
-        files = [*path.parent.glob("*.safetensors")] or [*path.parent.glob("*.bin")]
-        if not files:
-            raise ModelRefused(f"model {model}: no weights (*.safetensors) in this folder")
-        weights = sum(file.stat().st_size for file in files)
-    head = _head_size(text)
-    return ModelConfig(str(architectures[0]), _positions(text), method, bits, _kv_values(text, head), head, weights)
+    inner = config.get("text_config") or config
+    stored = _quantization(config.get("quantization_config") or inner.get("quantization_config"))
+    head = _head_size(inner)
+    return ModelConfig(
+        str(architectures[0]), _positions(inner), stored.method, stored.bits, _kv_values(inner, head), head,
+        None, stored.weight_type, stored.activation_bits,
+    )  # fmt: skip
 
 
 def _config_path(model: str) -> Path:
@@ -95,18 +122,31 @@ def _positions(config: Mapping[str, Any]) -> int | None:
     return longest
 
 
-def _quantization(config: Mapping[str, Any] | None) -> tuple[str | None, int | None]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    method: str | None = None
+    bits: int | None = None
+    weight_type: str | None = None
+    activation_bits: int | None = None
+
+
+def _quantization(config: Mapping[str, Any] | None) -> _Stored:
     if not config:
-        return None, None
+        return _Stored()
     method = str(config.get("quant_method", "unknown")).lower()
     bits = config.get("bits", config.get("w_bit"))
+    weight_type, activations = "int", None
     groups = config.get("config_groups")
     if bits is None and isinstance(groups, Mapping):
-        widths = [(group.get("weights") or {}).get("num_bits") for group in groups.values()]
-        bits = min((width for width in widths if isinstance(width, int)), default=None)
-    if bits is None and method in ("fp8", "fbgemm_fp8"):
-        bits = 8
-    return method, bits if isinstance(bits, int) else None
+        weights = [group.get("weights") or {} for group in groups.values() if isinstance(group, Mapping)]
+        inputs = [group.get("input_activations") or {} for group in groups.values() if isinstance(group, Mapping)]
+        bits = min((w["num_bits"] for w in weights if isinstance(w.get("num_bits"), int)), default=None)
+        activations = min((i["num_bits"] for i in inputs if isinstance(i.get("num_bits"), int)), default=None)
+        weight_type = "float" if any(w.get("type") == "float" for w in weights) else "int"
+    if "fp8" in method or "fp4" in method or "modelopt" in method:
+        weight_type = "float"
+        bits = bits if bits is not None else (4 if "fp4" in method else 8)
+    return _Stored(method, bits if isinstance(bits, int) else None, weight_type, activations)
 
 
 def _head_size(config: Mapping[str, Any]) -> int | None:

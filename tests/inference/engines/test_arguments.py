@@ -30,8 +30,12 @@ TURING = replace(HOPPER, capability=(7, 5))
 CHAT = EngineSpec(EngineRole.CHAT, "m", 5160, alone=False, gpu_fraction=0.7)
 TOOL = EngineSpec(EngineRole.TOOL, "m", 3000, 256, alone=False, gpu_fraction=0.2)
 SMALL = ModelConfig("LlamaForCausalLM", 8192, None, None, 2 * 30 * 3 * 64, 64, GIB // 4)
-AWQ = replace(SMALL, quantization="awq", bits=4)
-FP8 = replace(SMALL, quantization="fp8", bits=8)
+AWQ = replace(SMALL, quantization="awq", bits=4, weight_type="int")
+GPTQ = replace(AWQ, quantization="gptq")
+FP8 = replace(SMALL, quantization="fp8", bits=8, weight_type="float")
+W4A16 = replace(AWQ, quantization="compressed-tensors")
+W8A8 = replace(W4A16, bits=8, activation_bits=8)
+CT_FP8 = replace(W8A8, weight_type="float")
 
 
 def _environment(**settings: Any) -> Environment:
@@ -140,8 +144,12 @@ def test_more_sequences_than_batched_tokens_are_not_asked_of_vllm() -> None:
         ("none", HOPPER, SMALL, None),
         ("auto", HOPPER, AWQ, None),
         ("awq", HOPPER, AWQ, None),
-        ("awq", HOPPER, replace(AWQ, quantization="compressed-tensors"), None),
-        ("gptq_marlin", HOPPER, replace(AWQ, quantization="gptq"), None),
+        ("awq", HOPPER, W4A16, None),
+        ("gptq_marlin", HOPPER, GPTQ, None),
+        ("auto", HOPPER, replace(GPTQ, bits=8), None),
+        ("auto", AVX512, GPTQ, None),
+        ("auto", AVX2, W8A8, None),
+        ("auto", HOPPER, CT_FP8, None),
         ("awq", AVX512, AWQ, None),
         ("auto", HOPPER, FP8, None),
     ],
@@ -170,6 +178,15 @@ def test_kv_dtype_on_a_gpu_that_has_it(asked: str, told: str) -> None:
         ({"kv_dtype": "fp8"}, AVX2, SMALL, "KV_DTYPE=fp8"),
         ({"kv_dtype": "int8"}, AVX512, SMALL, "KV_DTYPE=int8 needs a GPU"),
         ({}, AVX2, AWQ, "4-bit weights need AVX-512"),
+        ({}, AVX2, GPTQ, "4-bit weights need AVX-512"),
+        ({}, AVX512, CT_FP8, "compressed-tensors, 8-bit float with 8-bit activations need a GPU"),
+        ({}, AVX512, replace(CT_FP8, activation_bits=None), "compressed-tensors, 8-bit float need a GPU"),
+        ({}, AVX512, replace(GPTQ, bits=8), "stored as gptq, 8-bit int have no CPU kernel"),
+        ({}, AVX512, replace(W4A16, bits=8), "compressed-tensors, 8-bit int have no CPU kernel"),
+        ({"quantization": "awq"}, HOPPER, W8A8, "awq means 4-bit integer weights alone; these are stored as"),
+        ({"quantization": "awq"}, HOPPER, CT_FP8, "awq means 4-bit integer weights alone"),
+        ({"quantization": "awq"}, HOPPER, replace(W4A16, bits=8), "awq means 4-bit integer weights alone"),
+        ({"quantization": "awq"}, HOPPER, GPTQ, "stored as gptq, not as awq"),
         ({"quantization": "awq"}, HOPPER, SMALL, "not quantized with awq"),
         ({"quantization": "gptq"}, HOPPER, AWQ, "stored as awq, not as gptq"),
         ({"quantization": "none"}, HOPPER, AWQ, "stored as awq, not as none"),
@@ -227,21 +244,30 @@ def test_positions(tmp_path: Path, config: dict[str, Any], positions: int | None
     assert model_config.read(_model(tmp_path, **config)).max_positions == positions
 
 
+def _groups(**weights: Any) -> dict[str, Any]:
+    inputs = weights.pop("inputs", None)
+    return {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": weights, "input_activations": inputs}},
+    }
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"quant_method": "awq", "bits": 4}, ("awq", 4)),
-        ({"quant_method": "gptq", "bits": 8}, ("gptq", 8)),
-        ({"quant_method": "fp8"}, ("fp8", 8)),
-        (
-            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}},
-            ("compressed-tensors", 4),
-        ),
+        ({"quant_method": "awq", "bits": 4}, ("awq", 4, "int", None)),
+        ({"quant_method": "awq", "w_bit": 4}, ("awq", 4, "int", None)),
+        ({"quant_method": "gptq", "bits": 8}, ("gptq", 8, "int", None)),
+        ({"quant_method": "fp8"}, ("fp8", 8, "float", None)),
+        ({"quant_method": "modelopt_fp4"}, ("modelopt_fp4", 4, "float", None)),
+        (_groups(num_bits=4, type="int"), ("compressed-tensors", 4, "int", None)),
+        (_groups(num_bits=8, type="int", inputs={"num_bits": 8}), ("compressed-tensors", 8, "int", 8)),
+        (_groups(num_bits=8, type="float", inputs={"num_bits": 8}), ("compressed-tensors", 8, "float", 8)),
     ],
 )
-def test_a_models_own_quantization(tmp_path: Path, config: dict[str, Any], told: tuple[str, int]) -> None:
+def test_a_models_own_quantization(tmp_path: Path, config: dict[str, Any], told: tuple[Any, ...]) -> None:
     read = model_config.read(_model(tmp_path, quantization_config=config))
-    assert (read.quantization, read.bits) == told
+    assert (read.quantization, read.bits, read.weight_type, read.activation_bits) == told
 
 
 def test_folders_that_are_no_model(tmp_path: Path) -> None:
