@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from channels.layers import get_channel_layer
 from django.db import close_old_connections
@@ -139,24 +139,21 @@ class ConfigWatcher:
         resolver = self._serving.resolver
         if self._serving.started and await self._read(self._source.version) == resolver.catalogue.version:
             return
-        catalogue, compiled_phrases = await self._read(self._load)
-        before = resolver.catalogue.personas
+        held = [session.snapshot for session in self._registry if session.snapshot is not None]
+        compiled = await self._read(lambda: resolver.phrases.compile(self._source.catalogue(), held))
+        catalogue, before = compiled.catalogue, resolver.catalogue.personas
         changed = [persona for slug, persona in catalogue.personas.items() if persona != before.get(slug)]
         if self._serving.started and changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WARM_BEFORE_S):
                     await self._warm([persona.chat_prompt for persona in changed])
-        resolver.install(catalogue, compiled_phrases)
+        resolver.phrases.install(compiled)
         logger.info(
             "catalogue version=%d personas=%d phrases=%d",
             catalogue.version,
             len(catalogue.personas),
             len(catalogue.phrases),
         )
-
-    def _load(self) -> tuple[Catalogue, Any]:
-        catalogue = self._source.catalogue()
-        return catalogue, self._serving.resolver.compile(catalogue)
 
     async def _read(self, read: Callable[[], T]) -> T:
         def in_thread() -> T:

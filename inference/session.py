@@ -44,6 +44,7 @@ from inference.protocol.messages import (
 from inference.reply import ReplyPlan
 from inference.serving_context import RETRY_IN_S, ServingContext
 from inference.turn import ChatPlan, ToolPlan, Turn, TurnPlan
+from personas.snapshot import PersonaSnapshot
 
 logger = logging.getLogger("yap.session")
 
@@ -161,6 +162,11 @@ class Session:
         running = {task for task in (*self._warming, self._task) if task is not None}
         if running:
             await asyncio.wait(running, timeout=CANCEL_GRACE_S)
+
+    @property
+    def snapshot(self) -> PersonaSnapshot | None:
+        """The version of a stored persona that this session holds; None where the session has none."""
+        return self._character.snapshot if self._character else None
 
     @property
     def turns(self) -> int:

@@ -34,8 +34,9 @@ from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
 from inference.http.views import ServerStatus
 from inference.metrics import Metrics
+from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import MAX_BIASED_TOKENS, PersonaResolver, PromptLimits, token_biases
+from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session_registry import SessionRegistry
@@ -123,7 +124,7 @@ class TokenCounts:
         return len(self._tool.text.encode(text.strip())) if self._tool else 0
 
     def count_biased(self, texts: Sequence[str]) -> int:
-        return len(token_biases(self._chat, [PhraseRule(text, 0.0) for text in texts])) if self._chat else 0
+        return len(token_biases(self._chat.text.encode, [PhraseRule(text, 0.0) for text in texts])) if self._chat else 0
 
 
 class ServerRuntime:
@@ -152,7 +153,7 @@ class ServerRuntime:
             budget = MemoryTokenBudget(tokens_today)
         self.serving = ServingContext(
             engines=service,
-            resolver=PersonaResolver(None, None, limits),
+            resolver=PersonaResolver(None, None, limits, PhraseStore(None)),
             decoder=Decoder(
                 rules,
                 personality_max_len=env.PERSONALITY_MAX_LEN,
@@ -202,7 +203,7 @@ class ServerRuntime:
         )
         limits = self.serving.resolver.limits
         if engine.role is EngineRole.TOOL:
-            return PersonaResolver(None, form, limits).tool_warm_ids()
+            return PersonaResolver(None, form, limits, PhraseStore(None)).tool_warm_ids()
         return [
             [*form.persona("You are a friendly character."), *form.turn(form.user("Hello", first=True), first=True)]
         ]
@@ -215,7 +216,7 @@ class ServerRuntime:
             logger.critical("the engines do not come up: %s", dead)
             return
         chat, tool = self._formats.get(EngineRole.CHAT), self._formats.get(EngineRole.TOOL)
-        serving.resolver = PersonaResolver(chat, tool, serving.resolver.limits)
+        serving.resolver = PersonaResolver(chat, tool, serving.resolver.limits, PhraseStore(chat))
         tokens.use(TokenCounts(chat, tool, serving.resolver.limits))
         serving.ledger.start()
         try:

@@ -7,28 +7,22 @@ references.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from accounts.callers import Caller
-from inference.phrases.guard import PhraseAutomaton
-from inference.phrases.vocabulary import TokensContaining, Vocabulary, no_tokens_containing
+from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
 from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT
 from inference.prompting.transcript import TranscriptFormat
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.messages import PersonaFields
-from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
+from personas.snapshot import Catalogue, PersonaSnapshot
 
-logger = logging.getLogger(__name__)
-
-SPEAKER_LABELS = ("User", "Assistant")
 DEFAULT_USER_NAME = "the user"  # what {{user}} is where a client does not say who it is
-MAX_BIASED_TOKENS = 900  # more than 1,024 entries kill a GPU engine; what a retry forbids comes on top
 # No tokenizer in use packs more characters into a token on average than this: a longer text need not be encoded to
 # be refused.
 MAX_CHARS_PER_TOKEN = 24
@@ -47,15 +41,6 @@ class PromptLimits:
     chat_reply: int = 150
     tool_context: int = 3000
     tool_reply: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledPhrases:
-    """A phrase list, compiled: what the guard runs, the token biases of every step, the tokens that spell a phrase."""
-
-    automaton: PhraseAutomaton
-    logit_bias: Mapping[int, float]
-    spelling: TokensContaining
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,77 +68,30 @@ class ResolvedPersona:
         return self.snapshot.slug if self.snapshot else None
 
 
-def token_biases(form: ChatFormat, rules: Iterable[PhraseRule]) -> dict[int, float]:
-    """What the rules that ban nothing bias: the tokens of their phrases, with a blank before them and without."""
-    bias: dict[int, float] = {}
-    for rule in rules:
-        if not rule.banned:
-            for spelled in (rule.text, f" {rule.text}"):
-                bias |= dict.fromkeys(form.text.encode(spelled), rule.bias)
-    return bias
-
-
 class PersonaResolver:
     """Makes characters out of what messages say and what the catalogue holds. One per process.
 
     ``chat`` and ``tool`` are the formats of the deployed engines, None for the one that is not deployed.
+    ``phrases`` holds the compiled phrase lists, and the catalogue in force with them.
     """
 
-    def __init__(self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits) -> None:
+    def __init__(
+        self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits, phrases: PhraseStore
+    ) -> None:
         self.chat = chat
         self.transcript = TranscriptFormat(tool, utterance_max_tokens=limits.utterance) if tool else None
         self.limits = limits
         self._tool = tool
-        self._catalogue = Catalogue()
-        self._vocabulary: Vocabulary | None = None
-        self._guarding: dict[tuple[PhraseRule, ...], CompiledPhrases] = {}
-        self._in_force: dict[str | None, CompiledPhrases] = {}  # by slug; None: who has no persona
+        self.phrases = phrases
         self._chat_ids = lru_cache(maxsize=512)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=512)(self._encode_tool)
-        self.install(self._catalogue, self.compile(self._catalogue))
 
     # -- the catalogue -----------------------------------------------------------------------------
 
     @property
     def catalogue(self) -> Catalogue:
         """The version in force. Replaced whole: what a turn has taken from it stays one version."""
-        return self._catalogue
-
-    def compile(self, catalogue: Catalogue) -> dict[tuple[PhraseRule, ...], CompiledPhrases]:
-        """The phrase lists of a catalogue, compiled; those already in use are taken over. For a thread, off the
-        loop."""
-        lists = {catalogue.phrases} | {catalogue.phrases + persona.phrases for persona in catalogue.personas.values()}
-        return {rules: self._guarding.get(rules) or self._compile(rules) for rules in lists}
-
-    def install(self, catalogue: Catalogue, compiled_phrases: dict[tuple[PhraseRule, ...], CompiledPhrases]) -> None:
-        """Put a compiled catalogue in force, at once and whole."""
-        in_force: dict[str | None, CompiledPhrases] = {None: compiled_phrases[catalogue.phrases]}
-        for slug, persona in catalogue.personas.items():
-            in_force[slug] = compiled_phrases[catalogue.phrases + persona.phrases]
-        self._catalogue, self._guarding, self._in_force = catalogue, compiled_phrases, in_force
-
-    def compiled_phrases(self, snapshot: PersonaSnapshot | None) -> CompiledPhrases:
-        """The global phrases and those of a persona, compiled. Every turn asks: no list is walked for it."""
-        if snapshot is None:
-            return self._in_force[None]
-        if self._catalogue.by_slug(snapshot.slug) is snapshot:
-            return self._in_force[snapshot.slug]
-        rules = self._catalogue.phrases + snapshot.phrases  # it has left the catalogue and lives on in its sessions
-        found = self._guarding.get(rules)
-        if found is None:
-            found = self._guarding[rules] = self._compile(rules)
-        return found
-
-    def _compile(self, rules: tuple[PhraseRule, ...]) -> CompiledPhrases:
-        automaton = PhraseAutomaton.build(rules, speaker_labels=SPEAKER_LABELS)
-        bias = token_biases(self.chat, rules) if self.chat is not None else {}
-        if len(bias) > MAX_BIASED_TOKENS:
-            logger.warning("%d biased tokens, only the first %d are used", len(bias), MAX_BIASED_TOKENS)
-            bias = dict(list(bias.items())[:MAX_BIASED_TOKENS])
-        if self.chat is None or not rules:
-            return CompiledPhrases(automaton, bias, no_tokens_containing)
-        self._vocabulary = self._vocabulary or self.chat.vocabulary()
-        return CompiledPhrases(automaton, bias, self._vocabulary.spelling(automaton))
+        return self.phrases.catalogue
 
     # -- characters --------------------------------------------------------------------------------
 
@@ -216,13 +154,13 @@ class PersonaResolver:
         Raises ``unknown_persona`` for a slug that does not exist, is disabled, or is not this key's (``allowed``).
         """
         if fields.persona is not None:
-            found = self._catalogue.by_slug(fields.persona)
+            found = self.catalogue.by_slug(fields.persona)
             if found is None or (allowed is not None and found.slug not in allowed):
                 raise ProtocolError(ErrorCode.UNKNOWN_PERSONA, f"there is no persona {fields.persona[:64]!r}")
             return found
         if fields.gender is None or fields.personality is None:
             return None
-        return self._catalogue.by_style(fields.gender, fields.personality, allowed)
+        return self.catalogue.by_style(fields.gender, fields.personality, allowed)
 
     def character(
         self,
@@ -258,7 +196,7 @@ class PersonaResolver:
             tool_prompt=tool_text,
             chat_ids=self._chat_ids(prompt) if prompt is not None else (),
             tool_ids=self._tool_ids(tool_text),
-            compiled_phrases=self.compiled_phrases(snapshot),
+            compiled_phrases=self.phrases.of(snapshot),
             snapshot=snapshot,
             sampling=snapshot.sampling if snapshot else {},
             output_style=snapshot.output_style if snapshot else "raw",
@@ -269,10 +207,10 @@ class PersonaResolver:
     def renewed(self, character: ResolvedPersona, user_name: str | None) -> ResolvedPersona:
         """The same character after the catalogue changed: the new version of its persona, its own prompt kept."""
         old = character.snapshot
-        new = self._catalogue.by_slug(old.slug) if old else None
+        new = self.catalogue.by_slug(old.slug) if old else None
         if old is not None and new is None:
             new = old  # disabled or deleted: sessions that have it keep it
-        compiled_phrases = self.compiled_phrases(new)
+        compiled_phrases = self.phrases.of(new)
         if new is old and compiled_phrases is character.compiled_phrases:
             return character
         fields = PersonaFields(

@@ -21,8 +21,9 @@ from inference.engines.sampling import GREEDY, Sampling, SamplingRules
 from inference.engines.service import EngineService, vllm_service
 from inference.engines.spec import DEMO_MODEL, EngineSpec
 from inference.metrics import Metrics
+from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import CompiledPhrases, PersonaResolver, PromptLimits
+from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.reply import Reply, ReplyPlan
 from inference.serving_context import ServingContext, SessionPolicy
@@ -73,9 +74,10 @@ async def _nothing_used(_prefix: str, _now: float) -> int:
 
 def serving_with(service: EngineService, sampling: SamplingRules) -> ServingContext:
     """Sessions on the real engine, one persona for each list."""
-    resolver = PersonaResolver(ChatFormat(service.chat.tokenizer), None, PromptLimits())
+    chat = ChatFormat(service.chat.tokenizer)
+    resolver = PersonaResolver(chat, None, PromptLimits(), PhraseStore(chat))
     catalogue = Catalogue({slug(n): persona(n, phrases) for n, phrases in enumerate(LISTS)}, version=1)
-    resolver.install(catalogue, resolver.compile(catalogue))
+    resolver.phrases.install(resolver.phrases.compile(catalogue))
     return ServingContext(
         engines=service,
         resolver=resolver,
@@ -128,8 +130,8 @@ def prompt_ids(engine: Engine, question: str, character: str = CHARACTERS[0]) ->
 
 
 def compiled_phrases(engine: Engine, phrases: Sequence[str]) -> CompiledPhrases:
-    resolver = PersonaResolver(ChatFormat(engine.tokenizer), None, PromptLimits())
-    return resolver.compile(Catalogue(phrases=rules(phrases)))[rules(phrases)]
+    compiled = PhraseStore(ChatFormat(engine.tokenizer)).compile(Catalogue(phrases=rules(phrases)))
+    return compiled.without_persona
 
 
 async def said(

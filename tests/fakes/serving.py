@@ -18,6 +18,7 @@ from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec
 from inference.metrics import Metrics
+from inference.phrases.compiled import PhraseStore
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
 from inference.protocol.decoder import Decoder
@@ -79,9 +80,10 @@ async def make_serving(
         engine.requests.clear()
         engine.finished.clear()
     formats = {role: ChatFormat(engine.tokenizer) for role, engine in engines.items()}
-    resolver = PersonaResolver(formats.get(EngineRole.CHAT), formats.get(EngineRole.TOOL), limits or PromptLimits())
+    form = formats.get(EngineRole.CHAT)
+    resolver = PersonaResolver(form, formats.get(EngineRole.TOOL), limits or PromptLimits(), PhraseStore(form))
     found = catalogue if catalogue is not None else globals()["catalogue"]()
-    resolver.install(found, resolver.compile(found))
+    resolver.phrases.install(resolver.phrases.compile(found))
 
     async def nothing_used(_prefix: str, _now: float) -> int:
         return 0

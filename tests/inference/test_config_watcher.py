@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from accounts.callers import Caller
 from inference import config_watcher as config_watcher_module
 from inference.config_watcher import GROUP, ConfigSource, ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
+from inference.phrases.automaton import PhraseAutomaton
 from inference.session_registry import SessionRegistry
 from inference.turn import TurnPolicy
 from personas.snapshot import Catalogue, PhraseRule
@@ -244,6 +246,32 @@ async def test_a_layer_that_fails_does_not_fail_the_change(monkeypatch: pytest.M
         control.announce("key", "7")
         database.callers[7] = None
         await until(lambda: line.closed == 1008)
+
+
+async def test_no_phrase_list_is_compiled_on_the_serving_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disabled persona lives on in its session, and the global list changes after that."""
+    compiling: list[threading.Thread] = []
+    build = PhraseAutomaton.build
+
+    def counted(*rules: Any, **options: Any) -> PhraseAutomaton:
+        compiling.append(threading.current_thread())
+        return build(*rules, **options)
+
+    database, chat = Database(), FakeEngine()
+    database.edit(catalogue(replace(ANNA, phrases=(PhraseRule("my dear"),)), MAX))
+    async with controlled(database, chat) as (line, _):
+        await line.turn(persona="anna")
+        monkeypatch.setattr(PhraseAutomaton, "build", counted)
+        for edit in ("first", "second"):
+            database.edit(catalogue(MAX, phrases=(PhraseRule(edit),)))
+            await until(lambda: line.serving.resolver.catalogue is database.catalogue)
+        chat.reply = "Hello second my dear friend."
+        said = "".join(frame["text"] for frame in await line.turn() if frame["type"] == "token")
+        assert "second" not in said
+        assert said
+        assert "my dear" not in said
+    assert compiling
+    assert threading.current_thread() not in compiling
 
 
 async def test_a_turn_sees_one_version_of_the_catalogue() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from inference.engines.base import EngineDead, GenerationRequest
 from inference.engines.sampling import Sampling
+from inference.phrases.compiled import SPEAKER_LABELS
 from inference.phrases.guard import PhraseAutomaton
-from inference.prompting.persona_resolver import SPEAKER_LABELS
 from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply, ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer

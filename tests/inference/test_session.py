@@ -303,7 +303,7 @@ async def test_user_identity_is_told_to_the_persona() -> None:
         await line.turn(user_identity="Bob")
         edited = catalogue(replace(bob, chat_prompt="You like {{user}}."), version=2)
         resolver = line.serving.resolver
-        resolver.install(edited, resolver.compile(edited))
+        resolver.phrases.install(resolver.phrases.compile(edited))
         await line.turn(gender=None, personality=None)
         found = [re.search(r"You (know|like) (.*?)\.", text) for text in prompts(chat)]
         assert [match and match[0] for match in found] == ["You know the user.", "You know Bob.", "You like Bob."]
@@ -846,7 +846,8 @@ async def test_what_a_key_may_use() -> None:
 
 def edit(line: Line, *personas: PersonaSnapshot) -> None:
     found = catalogue(*personas, version=line.serving.resolver.catalogue.version + 1)
-    line.serving.resolver.install(found, line.serving.resolver.compile(found))
+    phrases = line.serving.resolver.phrases
+    phrases.install(phrases.compile(found))
 
 
 @pytest.mark.parametrize("fields", [{}, {"gender": None, "personality": None}])

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from inference.phrases.guard import PhraseGuard
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import CompiledPhrases, PersonaResolver, PromptLimits
 from personas.models import Persona, PhraseList
 from personas.phrase_files import dump_json, dump_lines, parse, parse_json, parse_lines
 from personas.phrase_services import create_phrase_list, import_phrases, rules_of
@@ -20,17 +20,11 @@ pytestmark = pytest.mark.django_db
 FORM = ChatFormat(tiny_tokenizer())
 
 
-def resolver() -> PersonaResolver:
-    made = PersonaResolver(FORM, None, PromptLimits())
-    catalogue = load_catalogue()
-    made.install(catalogue, made.compile(catalogue))
-    return made
-
-
 def in_force(slug: str | None = None) -> CompiledPhrases:
     """What holds for a persona, or for who names none."""
-    made = resolver()
-    return made.compiled_phrases(made.catalogue.by_slug(slug) if slug else None)
+    made = PhraseStore(FORM)
+    made.install(made.compile(load_catalogue()))
+    return made.of(made.catalogue.by_slug(slug) if slug else None)
 
 
 def met(compiled_phrases: CompiledPhrases, text: str) -> list[str]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from inference.phrases.compiled import PhraseStore
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import DEFAULT_USER_NAME, MAX_BIASED_TOKENS, PersonaResolver, PromptLimits
+from inference.prompting.persona_resolver import DEFAULT_USER_NAME, PersonaResolver, PromptLimits
 from inference.prompting.text_encoder import LONG_TEXT_CHARS, TextEncoder
 from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT
 from inference.protocol.errors import ProtocolError
@@ -19,9 +20,9 @@ FORM = ChatFormat(tiny_tokenizer())
 
 
 def resolver(*personas: PersonaSnapshot, phrases: tuple[PhraseRule, ...] = (), **limits: int) -> PersonaResolver:
-    made = PersonaResolver(FORM, FORM, PromptLimits(**limits))
+    made = PersonaResolver(FORM, FORM, PromptLimits(**limits), PhraseStore(FORM))
     found = catalogue(*personas, phrases=phrases)
-    made.install(found, made.compile(found))
+    made.phrases.install(made.phrases.compile(found))
     return made
 
 
@@ -97,18 +98,6 @@ def test_history_leaves_room_for_the_longest_turn() -> None:
     assert resolver(chat_context=100).history_limit(character) == 0
 
 
-def test_phrase_lists_are_compiled_once_and_kept() -> None:
-    listed = replace(ANNA, phrases=(PhraseRule("my dear"),))
-    one = resolver(listed, MAX, phrases=(PhraseRule("oh honey"),))
-    before = one.compiled_phrases(listed)
-    assert before is not one.compiled_phrases(MAX)
-    found = replace(one.catalogue, version=2)
-    one.install(found, one.compile(found))
-    assert one.compiled_phrases(listed) is before
-    gone = replace(ANNA, slug="gone", phrases=(PhraseRule("left"),))
-    assert one.compiled_phrases(gone) is one.compiled_phrases(gone)
-
-
 def test_no_list_is_walked_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     one = resolver(replace(ANNA, phrases=(PhraseRule("my dear"),)), phrases=(PhraseRule("oh honey"),))
     walked: list[PhraseRule] = []
@@ -124,22 +113,9 @@ def test_no_list_is_walked_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not walked
 
 
-def test_a_bias_above_the_ban_is_a_token_bias() -> None:
-    one = resolver(phrases=(PhraseRule("weather", bias=-3.0), PhraseRule("oh honey")))
-    bias = one.compiled_phrases(None).logit_bias
-    assert set(bias.values()) == {-3.0}
-    assert set(bias) == {*FORM.text.encode("weather"), *FORM.text.encode(" weather")}
-
-
-def test_more_biases_than_an_engine_takes_are_cut() -> None:
-    assert MAX_BIASED_TOKENS + 48 * 2 <= 1024
-    rules = tuple(PhraseRule(chr(0x4E00 + n) + chr(0x61 + n % 26), bias=-1.0) for n in range(500))
-    assert len(resolver(phrases=rules).compiled_phrases(None).logit_bias) <= MAX_BIASED_TOKENS
-
-
 def test_without_an_engine_there_are_no_ids() -> None:
     for chat, tool in ((FORM, None), (None, FORM)):
-        one = PersonaResolver(chat, tool, PromptLimits())
+        one = PersonaResolver(chat, tool, PromptLimits(), PhraseStore(chat))
         character = one.character(PersonaFields(), snapshot=ANNA, before=None, tool_prompt=None, user_name=None)
         assert bool(character.chat_ids) is (chat is not None)
         assert bool(character.tool_ids) is (tool is not None)
