@@ -41,9 +41,19 @@ class EngineDead(RuntimeError):
 class GenerationRequest:
     """One request to an engine.
 
-    ``request_id`` is unique in the process. ``prompt_ids`` are token ids of the engine's own tokenizer, special tokens
-    included. ``logit_bias`` maps token ids to additive biases for every step of the request. ``json_schema`` (a JSON
-    text) holds the output to that schema.
+    Attributes:
+        request_id: unique in this process.
+        prompt_ids: token ids of the engine's own tokenizer, special tokens included; shape (prompt tokens,).
+        max_tokens: most tokens to generate.
+        sampling: how each token is drawn.
+        logit_bias: token id → additive bias, at every step of the request; at most 1024 entries.
+        json_schema: JSON text of a schema that the output must follow; None for free text.
+        priority: :data:`PRIORITY_LIVE` or :data:`PRIORITY_WARM`.
+        cache_salt: isolates the prefix cache. Requests share cached prompt tokens only where their salts are equal;
+            None is a salt of its own. vLLM hashes the salt into the first block of a prompt
+            (vllm/v1/core/kv_cache_utils.py, generate_block_hash_extra_keys).
+        want_logprobs: how many of the most likely tokens are reported at each step; 0 reports none. vLLM takes up to
+            20 (``max_logprobs``).
     """
 
     request_id: str
@@ -53,14 +63,22 @@ class GenerationRequest:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     json_schema: str | None = None
     priority: int = PRIORITY_LIVE
+    cache_salt: str | None = None
+    want_logprobs: int = 0
 
 
 @dataclass(slots=True)
 class Delta:
-    """What came since the last delta: text and the ids it was made from (either may be empty).
+    """The text and token ids that an engine generated since the last delta.
 
-    ``finish_reason`` is None until the last delta: ``stop``, ``length``, ``abort`` or ``error``. An end token is not
-    among ``token_ids`` and not in ``text``. ``cached_tokens`` counts prompt tokens that the prefix cache gave.
+    Attributes:
+        text: new text; empty while a character is incomplete.
+        token_ids: new token ids, shape (new tokens,). The end token of a reply is not among them and not in ``text``.
+        finish_reason: None until the last delta, then ``stop``, ``length``, ``abort`` or ``error``.
+        prompt_tokens: length of the prompt.
+        cached_tokens: prompt tokens that came from the prefix cache.
+        logprobs: for each generated token, end token included, token id → natural logarithm of its probability: the
+            ``want_logprobs`` most likely tokens and the drawn one. Empty where none were asked for.
     """
 
     text: str
@@ -68,6 +86,7 @@ class Delta:
     finish_reason: str | None
     prompt_tokens: int
     cached_tokens: int
+    logprobs: Sequence[Mapping[int, float]] = ()
 
 
 class Engine(Protocol):

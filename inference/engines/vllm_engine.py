@@ -131,7 +131,7 @@ class VllmEngine:
         """See :meth:`inference.engines.base.Engine.generate`. Raises ``ValueError`` for a request that the engine
         refuses."""
         params = self._params(request)
-        prompt = self._tokens_input(list(request.prompt_ids))
+        prompt = self._tokens_input(list(request.prompt_ids), cache_salt=request.cache_salt)
         if not prompt["prompt_token_ids"]:
             raise ValueError("the prompt is empty")
         repeated = repeated_text(self.tokenizer, request.prompt_ids)
@@ -173,6 +173,7 @@ class VllmEngine:
                 presence_penalty=wish.presence_penalty,
                 frequency_penalty=wish.frequency_penalty,
                 logit_bias=dict(request.logit_bias) or None,
+                logprobs=request.want_logprobs or None,
                 structured_outputs=None if request.json_schema is None else self._structured(json=request.json_schema),
             )
         except self._bad_request as error:
@@ -189,6 +190,7 @@ class VllmEngine:
             finish_reason=_FINISH.get(said.finish_reason, said.finish_reason),
             prompt_tokens=len(output.prompt_token_ids or ()),
             cached_tokens=output.num_cached_tokens or 0,
+            logprobs=[{token: lp.logprob for token, lp in step.items()} for step in said.logprobs or ()],
         )
 
 

@@ -164,6 +164,25 @@ async def test_a_repeated_prefix_comes_from_the_cache(engine: OwnedEngine) -> No
     assert 64 <= again.cached_tokens <= again.prompt_tokens
 
 
+async def test_a_prefix_is_not_shared_across_salts(engine: OwnedEngine) -> None:
+    text = "A prefix that is asked for under three salts, and under each of them twice, " * 8
+    for salt in (None, "one key", "another key"):
+        first = (await _deltas(engine, _request(engine, text, 2, cache_salt=salt)))[-1]
+        again = (await _deltas(engine, _request(engine, text, 2, cache_salt=salt)))[-1]
+        assert (first.cached_tokens, again.cached_tokens >= 64) == (0, True)
+
+
+async def test_logprobs_come_with_every_token_when_asked_for(engine: OwnedEngine) -> None:
+    plain = await _deltas(engine, _request(engine, max_tokens=6))
+    assert all(not delta.logprobs for delta in plain)
+    deltas = await _deltas(engine, _request(engine, max_tokens=6, want_logprobs=3))
+    steps = [step for delta in deltas for step in delta.logprobs]
+    ids = _ids(deltas)
+    assert len(steps) == len(ids) == 6
+    for token, step in zip(ids, steps, strict=True):
+        assert step[token] == max(step.values()) <= 0.0  # greedy: the drawn token is the most likely one
+
+
 async def test_a_forbidden_token_is_not_drawn(engine: OwnedEngine) -> None:
     plain = _ids(await _deltas(engine, _request(engine)))
     bent = _ids(await _deltas(engine, _request(engine, logit_bias={plain[0]: -100.0})))

@@ -88,7 +88,7 @@ class FakeEngine:
         self.stopped = False
         self.registry: Any = None
         self._running: set[str] = set()
-        self._prompts: list[tuple[int, ...]] = []
+        self._prompts: list[tuple[str | None, tuple[int, ...]]] = []
         self._dead = asyncio.Event()
         self._activity = asyncio.Condition()
 
@@ -128,8 +128,9 @@ class FakeEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         self._check(request)
         prompt = tuple(request.prompt_ids)
-        cached = max((_shared(prompt, seen) for seen in self._prompts), default=0)
-        self._prompts.append(prompt)
+        salt = request.cache_salt
+        cached = max((_shared(prompt, seen) for other, seen in self._prompts if other == salt), default=0)
+        self._prompts.append((salt, prompt))
         self.requests.append(request)
         self._running.add(request.request_id)
         await self._notify()
@@ -137,7 +138,8 @@ class FakeEngine:
         try:
             async for text, ids, reason in self._stream(request):
                 done = reason is not None
-                yield Delta(text, ids, reason, prompt_tokens=len(prompt), cached_tokens=cached)
+                likely = [{token: 0.0} for token in ids] if request.want_logprobs else []
+                yield Delta(text, ids, reason, prompt_tokens=len(prompt), cached_tokens=cached, logprobs=likely)
         finally:
             self._running.discard(request.request_id)
             (self.finished if done else self.aborted).append(request.request_id)
