@@ -27,7 +27,7 @@ TEXT = st.text(st.one_of(st.characters(), st.sampled_from([*map(chr, FORMS), "e"
         ("soft\u00adhyphen", "softhyphen"),
         ("e\u200b\u0301", "é"),
         ("\u202eright\u202c", "right"),
-        ("it\u2019s \u201cgood\u201d", "it's \"good\""),
+        ("it\u2019s \u201cgood\u201d", 'it\'s "good"'),
         ("it\u00b4s", "it's"),
         ("❤\ufe0f", "❤"),
         ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4"),
