@@ -1,6 +1,6 @@
 """Print shell commands that export the variables of `.env`; the scripts run them by `eval`. Standard library only.
 
-    eval "$(python3 scripts/dotenv.py)"
+    eval "$(python3 scripts/export_env.py)"
 
 Variables that the environment has already are left out. Exit status 1 with one line on stderr where the file is bad.
 """

@@ -20,6 +20,7 @@ from inference.prompting.tool_prompt import schema, split_examples
 from inference.protocol.decoder import MESSAGE_TYPES
 from inference.protocol.errors import ALL_ERROR_CODES
 from inference.tool_call import parse_calls
+from scripts.env_tables import shown, with_tables
 from tests.clients_suite.running import KEY, environment
 from tests.clients_suite.scripted_server import REPLY, Script, scripted
 from tests.server import YapServer
@@ -68,14 +69,16 @@ def blocks(text: str, language: str) -> list[str]:
 # -- tables against code ---------------------------------------------------------------------------
 
 
-def _shown(value: object) -> str:
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, int | float):
-        return f"{value:g}"
-    return f"`{value.relative_to(BASE_DIR) if isinstance(value, Path) else value}`"
+def test_the_variable_tables_are_current() -> None:
+    text = README.read_text()
+    assert with_tables(text) == text, "run .venv/bin/python scripts/env_tables.py"
+
+
+def test_a_changed_description_makes_the_tables_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Environment.model_fields["PORT"], "description", "another text")
+    assert "| `PORT` | 8000 | another text |" in with_tables(README.read_text())
+    with pytest.raises(ValueError, match="has tables for"):
+        with_tables(README.read_text().replace("<!-- variables: models -->", ""))
 
 
 def test_every_variable_stands_in_the_readme_with_its_default() -> None:
@@ -89,7 +92,7 @@ def test_every_variable_stands_in_the_readme_with_its_default() -> None:
         else:
             assert len(cells) == 3
             assert cells[2]
-    assert told == {name: _shown(field.default) for name, field in Environment.model_fields.items()}
+    assert told == {name: shown(field.default) for name, field in Environment.model_fields.items()}
 
 
 def test_the_scripts_read_no_variable_that_is_not_told() -> None:

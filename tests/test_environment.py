@@ -111,6 +111,22 @@ def test_the_ranges_of_the_protocol(env: Environment, name: str) -> None:
 def test_every_variable_says_what_it_is() -> None:
     for name, field in Environment.model_fields.items():
         assert field.description, name
+        assert len(field.description) < 200, name
+        assert "|" not in field.description, f"{name}: the README shows it in a table"
+
+
+@pytest.mark.parametrize(
+    ("ending", "unit"),
+    [
+        ("_S|_SECONDS", "seconds"), ("_MS", "milliseconds"), ("_TOKENS(_CHAT|_TOOL)?", "tokens"),
+        ("(CHAT|TOOL)_MAX_(LEN|OUT)", "tokens"), ("_CHARS", "characters"), ("_BYTES", "bytes"), ("_DAYS", "days"),
+        ("_MIB", "MiB"), ("_GIB", "GiB"),
+    ],
+)  # fmt: skip
+def test_every_variable_names_its_unit(ending: str, unit: str) -> None:
+    for name, field in Environment.model_fields.items():
+        if re.search(f"({ending})$", name):
+            assert unit in (field.description or "").lower() or unit in (field.description or ""), name
 
 
 def test_the_house_gives_every_setting_to_those_it_is_for(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

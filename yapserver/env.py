@@ -40,127 +40,197 @@ class Environment(BaseSettings):
     )
 
     # -- access ------------------------------------------------------------------------------------
-    TEXT_API_KEY: str | None = Field(None, description="a key that always works, beside those in the database")
-    HF_TOKEN: str | None = Field(None, description="Hub access; `HUGGINGFACE_HUB_TOKEN` is mirrored")
-    MAX_CONCURRENT_CONNECTIONS: Positive = Field(8, description="global places")
+    TEXT_API_KEY: str | None = Field(
+        None,
+        description="API key that is valid without a row in the database; `scripts/main.sh` requires it for your own "
+        "models and generates one for the demo",
+    )
+    HF_TOKEN: str | None = Field(None, description="Hugging Face Hub token; `HUGGINGFACE_HUB_TOKEN` is read as well")
+    MAX_CONCURRENT_CONNECTIONS: Positive = Field(
+        8,
+        description="connection slots: WebSocket connections open at once; `scripts/main.sh` requires it for your "
+        "own models",
+    )
 
     # -- models ------------------------------------------------------------------------------------
     DEPLOY_MODELS: Annotated[Literal["both", "chat", "tool"], BeforeValidator(_lower)] = Field(
-        "both", description="which engines this server runs"
+        "both", description="which engines run: `both`, `chat` or `tool`"
     )
-    CHAT_MODEL: str | None = Field(None, description="Hub id or local path; empty is the demo model")
-    TOOL_MODEL: str | None = Field(None, description="Hub id or local path; empty is the demo model")
-    AWQ_CHAT_MODEL: str | None = Field(None, description="pre-quantized AWQ chat model; wins over `CHAT_MODEL`")
-    AWQ_TOOL_MODEL: str | None = Field(None, description="pre-quantized AWQ tool model; wins over `TOOL_MODEL`")
+    CHAT_MODEL: str | None = Field(None, description="chat model: Hub id or folder; empty: the demo model")
+    TOOL_MODEL: str | None = Field(None, description="tool model: Hub id or folder; empty: the demo model")
+    AWQ_CHAT_MODEL: str | None = Field(
+        None, description="chat model already quantized with AWQ; wins over `CHAT_MODEL`"
+    )
+    AWQ_TOOL_MODEL: str | None = Field(
+        None, description="tool model already quantized with AWQ; wins over `TOOL_MODEL`"
+    )
     CONCURRENT_MODEL_CALL: bool = Field(
-        True, description="1: chat starts beside the tool decision and is held back; 0: tool first, then chat"
+        True,
+        description="1: chat and tool decision start together and the chat text is held until the decision; 0: "
+        "decision first, then chat",
     )
-    QUANTIZATION: Quantization = Field("auto", description="for both engines; auto reads the model's own config")
+    QUANTIZATION: Quantization = Field(
+        "auto",
+        description="both engines: `auto`, `fp8`, `awq`, `gptq`, `gptq_marlin` or `none`; `auto` keeps the stored "
+        "format and loads float weights as fp8 where the GPU supports fp8",
+    )
     CHAT_QUANTIZATION: Quantization = Field("auto", description="chat engine only; wins over `QUANTIZATION`")
     TOOL_QUANTIZATION: Quantization = Field("auto", description="tool engine only; wins over `QUANTIZATION`")
     KV_DTYPE: Annotated[Literal["auto", "fp8", "int8"], BeforeValidator(_lower)] = Field(
-        "auto", description="type of the KV cache"
+        "auto", description="data type of the KV cache: `auto`, `fp8` or `int8`"
     )
-    CHAT_GPU_FRAC: Fraction | None = Field(None, description="GPU memory share; 0.70 with both engines, 0.90 alone")
-    TOOL_GPU_FRAC: Fraction | None = Field(None, description="GPU memory share; 0.20 with both engines, 0.90 alone")
-    CHAT_MAX_LEN: Positive = Field(5160, description="context of the chat engine, tokens")
+    CHAT_GPU_FRAC: Fraction | None = Field(
+        None, description="chat engine's share of GPU memory, 0 to 0.98; empty: 0.70 with both engines, 0.90 alone"
+    )
+    TOOL_GPU_FRAC: Fraction | None = Field(
+        None, description="tool engine's share of GPU memory, 0 to 0.98; empty: 0.20 with both engines, 0.90 alone"
+    )
+    CHAT_MAX_LEN: Positive = Field(5160, description="context length of the chat engine, tokens")
     CHAT_MAX_OUT: Positive = Field(150, description="longest reply, tokens")
-    TOOL_MAX_LEN: Positive = Field(3000, description="context of the tool engine, tokens")
+    TOOL_MAX_LEN: Positive = Field(3000, description="context length of the tool engine, tokens")
     TOOL_MAX_OUT: Positive = Field(64, description="longest tool call, tokens")
-    CHAT_PROMPT_MAX_TOKENS: Positive = Field(1800, description="a longer persona prompt is an error")
-    TOOL_PROMPT_MAX_TOKENS: Positive = Field(1450, description="a longer tool prompt is an error")
-    HISTORY_MAX_TOKENS: Positive = Field(3000, description="a longer history loses its oldest whole turns")
-    USER_UTT_MAX_TOKENS: Positive = Field(350, description="a longer utterance keeps its start")
-    TOOL_HISTORY_TOKENS: NonNegative = Field(1200, description="history the tool engine sees")
-    MAX_NUM_BATCHED_TOKENS_CHAT: Positive = Field(512, description="prefill chunk of the chat engine")
-    MAX_NUM_BATCHED_TOKENS_TOOL: Positive = Field(256, description="prefill chunk of the tool engine")
+    CHAT_PROMPT_MAX_TOKENS: Positive = Field(
+        1800, description="longest persona prompt, tokens; a longer one is refused"
+    )
+    TOOL_PROMPT_MAX_TOKENS: Positive = Field(1450, description="longest tool prompt, tokens; a longer one is refused")
+    HISTORY_MAX_TOKENS: Positive = Field(
+        3000, description="longest conversation history, tokens; a longer one loses its oldest exchanges"
+    )
+    USER_UTT_MAX_TOKENS: Positive = Field(
+        350, description="longest user utterance, tokens; the end of a longer one is dropped"
+    )
+    TOOL_HISTORY_TOKENS: NonNegative = Field(1200, description="history that the tool engine reads, tokens")
+    MAX_NUM_BATCHED_TOKENS_CHAT: Positive = Field(
+        512,
+        description="prompt tokens that the chat engine computes in one step; on a CPU, if unset: 128 plus one per "
+        "connection slot",
+    )
+    MAX_NUM_BATCHED_TOKENS_TOOL: Positive = Field(
+        256,
+        description="prompt tokens that the tool engine computes in one step; on a CPU, if unset: 128 plus one per "
+        "connection slot",
+    )
 
     # -- sampling ----------------------------------------------------------------------------------
     CHAT_TEMPERATURE: float = Field(1.0, description="default `temperature`")
-    CHAT_TEMPERATURE_MIN: float = Field(0.2, description="lowest `temperature` a client may ask for")
-    CHAT_TEMPERATURE_MAX: float = Field(1.2, description="highest")
+    CHAT_TEMPERATURE_MIN: float = Field(0.2, description="lowest `temperature` that a client may ask for")
+    CHAT_TEMPERATURE_MAX: float = Field(1.2, description="highest `temperature` that a client may ask for")
     CHAT_TOP_P: float = Field(0.80, description="default `top_p`")
-    CHAT_TOP_P_MIN: float = Field(0.6, description="lowest `top_p`")
-    CHAT_TOP_P_MAX: float = Field(1.0, description="highest")
+    CHAT_TOP_P_MIN: float = Field(0.6, description="lowest `top_p` that a client may ask for")
+    CHAT_TOP_P_MAX: float = Field(1.0, description="highest `top_p` that a client may ask for")
     CHAT_TOP_K: int = Field(40, description="default `top_k`")
-    CHAT_TOP_K_MIN: int = Field(10, description="lowest `top_k`")
-    CHAT_TOP_K_MAX: int = Field(60, description="highest")
+    CHAT_TOP_K_MIN: int = Field(10, description="lowest `top_k` that a client may ask for")
+    CHAT_TOP_K_MAX: int = Field(60, description="highest `top_k` that a client may ask for")
     CHAT_MIN_P: float = Field(0.05, description="default `min_p`")
-    CHAT_MIN_P_MIN: float = Field(0.0, description="lowest `min_p`")
-    CHAT_MIN_P_MAX: float = Field(0.20, description="highest")
+    CHAT_MIN_P_MIN: float = Field(0.0, description="lowest `min_p` that a client may ask for")
+    CHAT_MIN_P_MAX: float = Field(0.20, description="highest `min_p` that a client may ask for")
     CHAT_REPEAT_PENALTY: float = Field(1.05, description="default `repeat_penalty`")
-    CHAT_REPEAT_PENALTY_MIN: float = Field(1.0, description="lowest `repeat_penalty`")
-    CHAT_REPEAT_PENALTY_MAX: float = Field(1.3, description="highest")
+    CHAT_REPEAT_PENALTY_MIN: float = Field(1.0, description="lowest `repeat_penalty` that a client may ask for")
+    CHAT_REPEAT_PENALTY_MAX: float = Field(1.3, description="highest `repeat_penalty` that a client may ask for")
     CHAT_PRESENCE_PENALTY: float = Field(0.05, description="default `presence_penalty`")
-    CHAT_PRESENCE_PENALTY_MIN: float = Field(0.0, description="lowest `presence_penalty`")
-    CHAT_PRESENCE_PENALTY_MAX: float = Field(0.15, description="highest")
+    CHAT_PRESENCE_PENALTY_MIN: float = Field(0.0, description="lowest `presence_penalty` that a client may ask for")
+    CHAT_PRESENCE_PENALTY_MAX: float = Field(0.15, description="highest `presence_penalty` that a client may ask for")
     CHAT_FREQUENCY_PENALTY: float = Field(0.05, description="default `frequency_penalty`")
-    CHAT_FREQUENCY_PENALTY_MIN: float = Field(0.0, description="lowest `frequency_penalty`")
-    CHAT_FREQUENCY_PENALTY_MAX: float = Field(0.15, description="highest")
+    CHAT_FREQUENCY_PENALTY_MIN: float = Field(0.0, description="lowest `frequency_penalty` that a client may ask for")
+    CHAT_FREQUENCY_PENALTY_MAX: float = Field(0.15, description="highest `frequency_penalty` that a client may ask for")
     CHAT_LOGIT_BIAS_FILE: Path | None = Field(
-        None, description="JSON object phrase → bias; replaces the built-in banned list"
+        None, description="JSON file with an object phrase → bias; replaces the built-in banned phrases"
     )
 
     # -- a turn ------------------------------------------------------------------------------------
-    GEN_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(60.0, description="hard limit of one reply")
-    TOOL_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(10.0, description="hard limit of one tool call")
+    GEN_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(60.0, description="longest duration of one reply, seconds")
+    TOOL_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="longest duration of one tool call, seconds"
+    )
     TOOL_HARD_TIMEOUT_MS: float = Field(
-        300.0, description="after this the decision counts as no; negative: wait for `TOOL_TIMEOUT_S`"
+        300.0,
+        description="longest wait for a tool decision, milliseconds; a later decision counts as no; negative: wait "
+        "for `TOOL_TIMEOUT_S` (the demo on a CPU sets -1)",
     )
-    PREBUFFER_MAX_CHARS: Positive = Field(1000, description="chat held back while the tool decides")
+    PREBUFFER_MAX_CHARS: Positive = Field(
+        1000, description="chat text held while the tool decision is pending, characters; more text counts as a no"
+    )
     STREAM_FLUSH_MS: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="coalesce token frames for this long; 0 sends each at once"
+        0.0, description="collect token frames for this long before sending, milliseconds; 0: send each at once"
     )
-    CHECK_SCREEN_PREFIX: str = Field("CHECK SCREEN:", description="put before the user's text after a yes")
-    SCREEN_CHECKED_PREFIX: str = Field("SCREEN CHECKED:", description="put before `analysis_text`")
+    CHECK_SCREEN_PREFIX: str = Field("CHECK SCREEN:", description="text put before the user's text after a yes")
+    SCREEN_CHECKED_PREFIX: str = Field("SCREEN CHECKED:", description="text put before `analysis_text` of a `followup`")
 
-    # -- the socket --------------------------------------------------------------------------------
-    WS_IDLE_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(150.0, description="idle with no turn running closes 4000")
-    WS_HANDSHAKE_ACQUIRE_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(0.5, description="wait for a free place")
+    # -- WebSocket ---------------------------------------------------------------------------------
+    WS_IDLE_TIMEOUT_S: Annotated[float, Field(gt=0)] = Field(
+        150.0, description="close a connection after this long without a message or a running turn, seconds"
+    )
+    WS_HANDSHAKE_ACQUIRE_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
+        0.5, description="longest wait of a new connection for a free slot, seconds"
+    )
     WS_MAX_MESSAGES_PER_WINDOW: NonNegative = Field(20, description="messages per connection and window; 0: no limit")
-    WS_MESSAGE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(60.0, description="its window; 0: no limit")
+    WS_MESSAGE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="length of the rolling message window, seconds; 0: no limit"
+    )
     WS_MAX_CANCELS_PER_WINDOW: NonNegative = Field(20, description="cancels per connection and window; 0: no limit")
-    WS_CANCEL_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(60.0, description="its window; 0: no limit")
+    WS_CANCEL_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="length of the rolling cancel window, seconds; 0: no limit"
+    )
     CHAT_PROMPT_UPDATE_MAX_PER_WINDOW: NonNegative = Field(
-        4, description="persona updates per session and window; 0: no limit"
+        4, description="persona updates per connection and window; 0: no limit"
     )
-    CHAT_PROMPT_UPDATE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(60.0, description="its window")
-    WS_CLOSE_UNAUTHORIZED_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(1008, description="close code")
-    WS_CLOSE_BUSY_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(1013, description="close code")
-    WS_CLOSE_IDLE_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(4000, description="close code")
-    WS_CLOSE_CLIENT_REQUEST_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(1000, description="close code")
-    WS_END_SENTINEL: str = Field("__END__", description="raw text that ends the connection")
-    WS_CANCEL_SENTINEL: str = Field("__CANCEL__", description="raw text that cancels")
-    PERSONALITY_MAX_LEN: Positive = Field(20, description="letters in a personality")
+    CHAT_PROMPT_UPDATE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="length of the rolling persona update window, seconds; 0: no limit"
+    )
+    WS_CLOSE_UNAUTHORIZED_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(
+        1008, description="close code for a refused or revoked key"
+    )
+    WS_CLOSE_BUSY_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(
+        1013, description="close code for a full or unready server"
+    )
+    WS_CLOSE_IDLE_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(
+        4000, description="close code for an idle connection"
+    )
+    WS_CLOSE_CLIENT_REQUEST_CODE: Annotated[int, Field(ge=1000, le=4999)] = Field(
+        1000, description="close code after `end`"
+    )
+    WS_END_SENTINEL: str = Field("__END__", description="raw text frame that ends the connection")
+    WS_CANCEL_SENTINEL: str = Field("__CANCEL__", description="raw text frame that cancels the running turn")
+    PERSONALITY_MAX_LEN: Positive = Field(20, description="longest `personality`, letters")
 
-    # -- the runtime ---------------------------------------------------------------------------------
-    DATABASE_URL: str | None = Field(None, description="`postgres://…`; empty is an SQLite file in `.run/`")
+    # -- server process ----------------------------------------------------------------------------
+    DATABASE_URL: str | None = Field(
+        None, description="`postgres://user:password@host/name`; empty: an SQLite file in `RUN_DIR`"
+    )
     REDIS_URL: str | None = Field(
-        None, description="set: limits, places and control messages are shared by all processes"
+        None,
+        description="`redis://host:6379/0`; several processes share connection slots, token budgets, login attempts "
+        "and control messages through Redis",
     )
-    HOST: str = Field("127.0.0.1", description="address the server listens on")
-    PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port the server listens on")
+    HOST: str = Field("127.0.0.1", description="address to listen on")
+    PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port to listen on")
     SERVER: Annotated[Literal["daphne", "uvicorn"], BeforeValidator(_lower)] = Field(
-        "daphne", description="the ASGI server; uvicorn spends less of the processor on a frame"
+        "daphne", description="ASGI server: `daphne` or `uvicorn`"
     )
-    DEBUG: bool = Field(False, description="Django's debug pages; never on a reachable host")
+    DEBUG: bool = Field(False, description="1: Django's debug pages; never on a host that others can reach")
     SECRET_KEY: str | None = Field(
-        None, description="Django's secret; empty makes one in `.run/`, readable by its owner"
+        None, description="Django's secret key; empty: generated once into `RUN_DIR`, readable by its owner only"
     )
-    METRICS_PUBLIC_LOOPBACK: bool = Field(True, description="1: `/metrics` needs no key from this machine itself")
+    METRICS_PUBLIC_LOOPBACK: bool = Field(True, description="1: `/metrics` needs no key for requests from this machine")
     TRUST_PROXY: bool = Field(
-        False, description="1: a TLS proxy in front sets X-Forwarded-Proto; turns on HTTPS redirect and secure cookies"
+        False,
+        description="1: believe `X-Forwarded-Proto` and `X-Forwarded-For` of a TLS proxy; turns on HTTPS redirect, "
+        "secure cookies and HSTS",
     )
-    CSRF_TRUSTED_ORIGINS: str = Field("", description="comma-separated origins (https://…) of the admin behind a proxy")
+    CSRF_TRUSTED_ORIGINS: str = Field(
+        "", description="origins (`https://…`) of the admin behind a proxy, separated by commas"
+    )
     USAGE_KEEP_DAYS: Positive = Field(90, description="days that usage rows are kept")
     DRAIN_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
-        20.0, description="at SIGTERM, how long running turns may take to end"
+        20.0, description="time for running turns to end when the server stops, seconds"
     )
-    ALLOWED_HOSTS: str = Field("*", description="comma-separated host names the HTTP side answers to")
-    LOG_TEXT: bool = Field(False, description="1 writes what was said to the log")
-    LOG_FILE: Path | None = Field(None, description="log here, rotated at 100 MB; empty logs to stderr")
-    RUN_DIR: Path = Field(BASE_DIR / ".run", description="pid file, log, database, secrets of this checkout")
-    MODELS_DIR: Path = Field(BASE_DIR / ".models", description="where the demo model is kept")
+    ALLOWED_HOSTS: str = Field("*", description="host names that HTTP requests may name, separated by commas")
+    LOG_TEXT: bool = Field(False, description="1: write the conversation's text to the log")
+    LOG_FILE: Path | None = Field(
+        None, description="log file, rotated at 100 MB; empty: log to stderr (`scripts/main.sh` sets a file)"
+    )
+    RUN_DIR: Path = Field(BASE_DIR / ".run", description="folder of the database, secrets, pid file and log")
+    MODELS_DIR: Path = Field(BASE_DIR / ".models", description="folder of the demo model")
 
     @model_validator(mode="after")
     def _ranges_hold(self) -> Environment:
