@@ -33,6 +33,7 @@ from inference.engines.spec import specs
 from inference.http.views import SCOPE_KEY
 from yapserver.daphne_patches import wrap_daphne_send
 from yapserver.env import BASE_DIR
+from yapserver.http_limits import BodyLimit, SocketCounter
 from yapserver.runtime import ServerRuntime
 
 
@@ -52,9 +53,11 @@ class Application:
 
     def __init__(self, runtime: ServerRuntime) -> None:
         self.runtime = runtime
+        # Behind a proxy every socket comes from the proxy's address; the proxy has limits of its own.
+        self.sockets = SocketCounter(0 if settings.ENV.TRUST_PROXY else settings.ENV.MAX_SOCKETS_PER_ADDRESS)
         chat = ChatConsumer.as_asgi(serving=runtime.serving, admission=runtime.admission, registry=runtime.registry)
         self._route = ProtocolTypeRouter(
-            {"http": _django, "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
+            {"http": BodyLimit(_django), "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +94,10 @@ application.runtime.start_building()
 if "daphne.server" in sys.modules:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
+
+    from yapserver import daphne_limits
+
+    daphne_limits.install(application.sockets)
 
     def _end() -> Deferred[None] | None:
         if application.runtime.serving.draining:

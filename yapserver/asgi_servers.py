@@ -72,6 +72,8 @@ def run_uvicorn(application: Application, host: str, port: int, drain_timeout: f
     """Serve with uvicorn; returns when it has ended."""
     import uvicorn
 
+    from yapserver.uvicorn_limits import limited_protocol
+
     class Server(uvicorn.Server):  # type: ignore[misc, unused-ignore]
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -82,6 +84,8 @@ def run_uvicorn(application: Application, host: str, port: int, drain_timeout: f
         host=host,
         port=port,
         loop="uvloop",
+        http=limited_protocol(application.sockets),
+        proxy_headers=False,  # Django reads the proxy's headers, and only with TRUST_PROXY=1
         ws="websockets-sansio",
         ws_max_size=MAX_INBOUND_BYTES,
         ws_per_message_deflate=False,

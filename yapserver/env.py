@@ -224,6 +224,9 @@ class Environment(BaseSettings):
     DRAIN_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
         20.0, description="time for running turns to end when the server stops, seconds"
     )
+    MAX_SOCKETS_PER_ADDRESS: NonNegative = Field(
+        256, description="open HTTP sockets of one address (IPv6: one /64), WebSockets not counted; 0: no limit"
+    )
     ALLOWED_HOSTS: str = Field("*", description="host names that HTTP requests may name, separated by commas")
     LOG_TEXT: bool = Field(False, description="1: write the conversation's text to the log")
     LOG_FILE: Path | None = Field(
