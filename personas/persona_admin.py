@@ -13,8 +13,9 @@ from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
 from personas import cards, services, tokens
-from personas.models import MAX_PROMPT_CHARS, SAMPLING_RANGES, Persona
+from personas.models import MAX_PROMPT_CHARS, Persona
 from personas.persona_forms import CardForm, PersonaForm
+from personas.sampling_ranges import SAMPLING_KEYS
 from personas.versioned_admin import VersionedAdmin, button, download
 
 
@@ -36,13 +37,20 @@ class PersonaAdmin(VersionedAdmin):
         {"title": "Export card", "icon": "download", "items": ["export_png", "export_v3", "export_v2"]},
     )
     fieldsets = (
-        (None, {"fields": (("name", "slug"), ("gender", "personality"), ("output_style", "enabled"))}),
+        (None, {"fields": (("name", "slug"), ("nickname", "enabled"), ("gender", "personality"))}),
         ("Prompts", {"fields": ("chat_prompt", "tool_prompt")}),
-        ("Phrases", {"fields": ("phrase_lists",)}),
+        ("Phrases", {"fields": ("phrase_lists", "label_stops")}),
+        (
+            "Output",
+            {
+                "fields": ("output_style", ("skip_actions", "skip_asides"), ("skip_ooc", "skip_code")),
+                "description": "The four options apply to the speech style only.",
+            },
+        ),
         (
             "Sampling",
             {
-                "fields": (("temperature", "top_p"), ("top_k", "min_p"), tuple(SAMPLING_RANGES)[4:]),
+                "fields": (("temperature", "top_p"), ("top_k", "min_p"), SAMPLING_KEYS[4:]),
                 "description": "Empty fields follow the server's defaults; what a client asks for wins over both.",
             },
         ),

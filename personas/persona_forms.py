@@ -10,7 +10,9 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from personas import cards, png, token_biases, tokens
-from personas.models import SAMPLING_RANGES, Gender, Persona, validate_letters
+from personas.models import Gender, Persona, validate_letters
+from personas.sampling_ranges import SAMPLING_KEYS, sampling_range
+from personas.snapshot import SPEECH_KINDS
 from personas.upload_form import UploadForm, sentence
 
 
@@ -22,13 +24,16 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = (
             "slug",
             "name",
+            "nickname",
             "gender",
             "personality",
             "chat_prompt",
             "tool_prompt",
-            *SAMPLING_RANGES,
+            *SAMPLING_KEYS,
             "phrase_lists",
+            "label_stops",
             "output_style",
+            *(f"skip_{kind}" for kind in SPEECH_KINDS),
             "enabled",
         )
 
@@ -39,6 +44,9 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         for name in {"chat_prompt", "tool_prompt"} & self.fields.keys():  # absent for those who may only look
             self.fields[name].widget.attrs["data-token-counts"] = reverse("admin:personas_persona_tokens")
+        for key in set(SAMPLING_KEYS) & self.fields.keys():
+            low, high = sampling_range(key)
+            self.fields[key].help_text = f"{low:g} to {high:g}. Empty: the server's default."
 
     def clean_personality(self) -> str:
         """Any case is accepted, lower case is kept."""

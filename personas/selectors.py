@@ -1,4 +1,4 @@
-"""Reads: the whole catalogue as frozen snapshots, and its version."""
+"""Reads: the catalogue as frozen snapshots, and its version."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from personas.models import CatalogueVersion, Persona, Phrase
+from personas.sampling_ranges import clamp
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 
 _TRIES = 5
 
 
 def catalogue_version() -> int:
-    """The version of what is committed now. One query."""
+    """Return the committed version number of the catalogue. One query."""
     return CatalogueVersion.objects.filter(pk=1).values_list("number", flat=True).first() or 0
 
 
 def load_catalogue(instead_of_builtin: Sequence[PhraseRule] | None = None) -> Catalogue:
-    """Every enabled persona by slug, sorted, and the phrases of the enabled global lists. Five queries.
+    """Return every enabled persona by slug, sorted, and the phrases of the enabled global lists. Five queries.
 
-    ``instead_of_builtin`` are the rules of ``CHAT_LOGIT_BIAS_FILE``, which take the place of the built-in list.
     Every writer raises the version in its own transaction, so equal versions before and after mean no half edits.
+
+    Args:
+        instead_of_builtin: The rules of ``CHAT_LOGIT_BIAS_FILE``, which replace the built-in list. None: no such file.
     """
     version = catalogue_version()
     for _ in range(_TRIES):
@@ -68,8 +71,11 @@ def _snapshot(persona: Persona, phrases: Sequence[PhraseRule]) -> PersonaSnapsho
         personality=persona.personality,
         chat_prompt=persona.chat_prompt,
         tool_prompt=persona.tool_prompt or None,
-        sampling=persona.sampling,
+        sampling={key: clamp(key, value) for key, value in persona.sampling.items()},
         phrases=tuple(dict.fromkeys(phrases)),
         output_style=persona.output_style,
         version=persona.version,
+        nickname=persona.nickname,
+        label_stops=persona.label_stops,
+        skipped_in_speech=persona.skipped_in_speech,
     )

@@ -13,7 +13,8 @@ from django.utils.text import slugify
 from personas import token_biases, tokens
 from personas.cards import Card
 from personas.changes import catalogue_changed
-from personas.models import SAMPLING_RANGES, Persona, PhraseList
+from personas.models import Persona, PhraseList
+from personas.sampling_ranges import SAMPLING_KEYS
 
 
 @transaction.atomic
@@ -85,7 +86,7 @@ def import_card(card: Card, slug: str = "", gender: str = "", personality: str =
         tool_prompt=card.tool_prompt,
         card=card.document,
         **style,
-        **{key: value for key, value in card.sampling.items() if key in SAMPLING_RANGES},
+        **{key: value for key, value in card.sampling.items() if key in SAMPLING_KEYS},
     )
     try:
         tokens.check_prompts(persona.chat_prompt, persona.tool_prompt)

@@ -1,4 +1,4 @@
-"""What a turn needs to know of personas and phrases, frozen. No Django: sessions hold these while admins edit rows."""
+"""Frozen copies of personas and phrases for the serving path. No Django: sessions hold these while rows are edited."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 BAN_BIAS = -100.0  # at or below: the phrase is banned exactly; above: a token bias
+SPEECH_KINDS = ("actions", "asides", "ooc", "code")  # *actions*, (asides), [OOC …], code blocks
 
 
 @dataclass(frozen=True, slots=True)
 class PhraseRule:
-    """One listed phrase. ``bias`` at or below −100 bans the text exactly; above it biases the phrase's tokens."""
+    """One listed phrase. ``bias`` at or below −100 bans the text exactly; above, it biases the phrase's tokens."""
 
     text: str
     bias: float = BAN_BIAS
@@ -24,10 +25,22 @@ class PhraseRule:
 
 @dataclass(frozen=True, slots=True)
 class PersonaSnapshot:
-    """One version of one persona. ``gender`` and ``personality`` are normalised (lower case).
+    """One version of one persona.
 
-    ``sampling`` holds only the keys the persona sets. ``phrases`` are those of the lists attached to it, beside the
-    global ones. ``output_style`` is ``raw`` or ``speech``.
+    Args:
+        slug: The identifier that clients send.
+        name: The name for people.
+        gender: ``female`` or ``male``.
+        personality: Lower case.
+        chat_prompt: With macros, see ``personas.macros.expand``.
+        tool_prompt: With macros; None: the server's default.
+        sampling: The keys that the persona sets, within the ranges in force.
+        phrases: The phrases of the attached lists, without those of the global lists.
+        output_style: ``raw`` or ``speech``.
+        version: Grows with every saved change.
+        nickname: The text of ``{{char}}``; empty: the name. See :attr:`char`.
+        label_stops: Whether a line that begins with a speaker label ends the reply.
+        skipped_in_speech: Kinds of text (of ``SPEECH_KINDS``) that the speech style leaves out.
     """
 
     slug: str
@@ -40,22 +53,34 @@ class PersonaSnapshot:
     phrases: tuple[PhraseRule, ...] = ()
     output_style: str = "raw"
     version: int = 1
+    nickname: str = ""
+    label_stops: bool = True
+    skipped_in_speech: frozenset[str] = frozenset()
+
+    @property
+    def char(self) -> str:
+        """The text that ``{{char}}`` stands for."""
+        return self.nickname.strip() or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every enabled persona and the global phrases, at one version. Replaced whole, never edited."""
+    """Every enabled persona and the phrases of the global lists, at one version. Replaced as a whole, never edited."""
 
     personas: Mapping[str, PersonaSnapshot] = field(default_factory=dict)
     phrases: tuple[PhraseRule, ...] = ()
     version: int = 0
 
     def by_slug(self, slug: str) -> PersonaSnapshot | None:
-        """The enabled persona with this slug."""
+        """Return the enabled persona with this slug, or None."""
         return self.personas.get(slug)
 
     def by_style(self, gender: str, personality: str, allowed: frozenset[str] | None = None) -> PersonaSnapshot | None:
-        """The first enabled persona (by slug) with this gender and personality, of those ``allowed`` (None: all)."""
+        """Return the first enabled persona (by slug) with this gender and personality, or None.
+
+        Args:
+            allowed: Slugs to choose from. None: all.
+        """
         for slug, persona in self.personas.items():
             if persona.gender == gender and persona.personality == personality and (allowed is None or slug in allowed):
                 return persona

@@ -1,4 +1,4 @@
-"""Forms of text that a reader cannot tell apart, as tables and two functions.
+"""Forms of text that a reader cannot tell apart, as tables and functions.
 
 One definition for everything that compares phrases: the phrase guard (``inference/phrases``), the duplicate check of
 phrase lists, and imports. Plain Python, no Django.
@@ -46,6 +46,11 @@ HYPHEN_FORMS: dict[int, str] = {ord(char): "-" for char in HYPHENS}
 INVISIBLE_FORMS: dict[int, str] = {ord(char): "" for char in INVISIBLE}
 # For str.translate: the plain form of every character in the tables above; "" for an invisible one.
 FORMS: dict[int, str] = QUOTE_FORMS | BLANK_FORMS | HYPHEN_FORMS | INVISIBLE_FORMS
+
+
+def is_text(text: str) -> bool:
+    """Return whether a database and a socket can carry the text: no NUL, no lone surrogate."""
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
 
 
 def fold_form(text: str) -> str:

@@ -15,6 +15,19 @@ from yapserver.navigation import favicon, navigation
 ENV = read()
 ENV.RUN_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 VERSION = "1.0.0"
+# The inclusive ranges of the sampling keys: the admin's forms and stored personas keep to the clients' own.
+SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    key: (getattr(ENV, f"CHAT_{key.upper()}_MIN"), getattr(ENV, f"CHAT_{key.upper()}_MAX"))
+    for key in (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+    )
+}
 
 
 def _owner_only(name: str, flags: int) -> int:

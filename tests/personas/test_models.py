@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from pytest_django import Settings
 
-from personas.models import SAMPLING_RANGES, CatalogueVersion, Persona, Phrase, PhraseList
+from personas.models import CatalogueVersion, Persona, Phrase, PhraseList
+from personas.sampling_ranges import SAMPLING_BOUNDS, SAMPLING_KEYS, sampling_range
+from personas.selectors import load_catalogue
 
 pytestmark = pytest.mark.django_db
 FIELDS: dict[str, Any] = {
     "slug": "x", "name": "X", "gender": "female", "personality": "calm", "chat_prompt": "You are X."
 }  # fmt: skip
-OUTSIDE = [(key, value) for key, (low, high) in SAMPLING_RANGES.items() for value in (low - 1, high + 1)]
+OUTSIDE = [(key, value) for key, (low, high) in SAMPLING_BOUNDS.items() for value in (low - 1, high + 1)]
 
 
 @pytest.mark.parametrize(
@@ -57,12 +60,25 @@ def test_the_form_refuses(field: str, value: Any) -> None:
 
 def test_range_ends_are_allowed_and_empty_means_default() -> None:
     for end in (0, 1):
-        Persona(**FIELDS | {key: span[end] for key, span in SAMPLING_RANGES.items()}).full_clean()
+        Persona(**FIELDS | {key: sampling_range(key)[end] for key in SAMPLING_KEYS}).full_clean()
     persona = Persona(**FIELDS)
     persona.full_clean()
     assert persona.sampling == {}
     persona.min_p = 0.0
     assert persona.sampling == {"min_p": 0.0}
+
+
+def test_the_form_follows_the_ranges_of_the_environment(settings: Settings) -> None:
+    persona = Persona(**FIELDS | {"temperature": 1.5})
+    with pytest.raises(ValidationError, match=r"between 0\.2 and 1\.2"):
+        persona.full_clean()
+    settings.SAMPLING_RANGES = settings.SAMPLING_RANGES | {"temperature": (0.0, 2.0)}
+    persona.full_clean()
+    persona.save()
+    settings.SAMPLING_RANGES = settings.SAMPLING_RANGES | {"temperature": (0.0, 0.5)}
+    snapshot = load_catalogue().by_slug("x")
+    assert snapshot is not None
+    assert snapshot.sampling == {"temperature": 0.5}  # never past what a client may ask for
 
 
 def test_slugs_are_unique() -> None:

@@ -52,9 +52,9 @@ def test_add(operator: Client, news: list[Any], django_capture_on_commit_callbac
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("temperature", "1.3", "less than or equal to 1.2"),
+        ("temperature", "1.3", "Must be between 0.2 and 1.2"),
         ("temperature", "nan", "Enter a number"),
-        ("top_k", "9", "greater than or equal to 10"),
+        ("top_k", "9", "Must be between 10 and 60"),
         ("personality", "very calm", "letters only"),
         ("gender", "other", "valid choice"),
         ("slug", "mia", "already exists"),
@@ -193,7 +193,7 @@ def test_import_card(operator: Client, data: bytes) -> None:
         (
             as_json(v2(extensions={"yap": {"sampling": {"top_p": 7}}})),
             {"gender": "male", "personality": "dry"},
-            "equal to 1",
+            "between 0.6 and 1",
         ),
     ],
 )
