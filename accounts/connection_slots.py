@@ -10,7 +10,7 @@ from accounts.callers import Caller
 
 
 class Capacity(TypedDict):
-    """What a refused client is told."""
+    """Connection counts, as ``server_at_capacity`` and ``/status`` report them."""
 
     active: int
     max: int
@@ -19,30 +19,45 @@ class Capacity(TypedDict):
 
 
 def capacity(active: int, maximum: int) -> Capacity:
-    """The numbers of ``active`` slots taken out of ``maximum``."""
+    """Return the counts for ``active`` connections out of ``maximum``."""
     available = max(0, maximum - active)
     return {"active": active, "max": maximum, "available": available, "at_capacity": available == 0}
 
 
 class ConnectionSlot(Protocol):
-    """One taken slot. :meth:`release` may be called any number of times and never waits: fit for ``finally``."""
+    """One taken slot."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Free the slot. Never waits, so that it fits into ``finally``; a second call does nothing."""
+        ...
 
 
 class ConnectionSlots(Protocol):
-    """Where slots are taken. A caller's own limit is read at every :meth:`acquire`: a changed one governs the next."""
+    """Hands out slots. A caller's own limit is read at every :meth:`acquire`: a changed one governs the next."""
 
     async def acquire(self, caller: Caller, timeout_s: float) -> ConnectionSlot | None:
-        """A slot, waiting for one at most ``timeout_s`` seconds; None when there was none."""
+        """Take a slot.
+
+        Args:
+            caller: Whose key; its own limit holds beside the server's.
+            timeout_s: How long to wait for a slot that becomes free.
+
+        Returns:
+            The slot, or None: none became free in time.
+        """
         ...
 
     async def snapshot(self, caller: Caller | None = None) -> Capacity:
-        """The server's numbers, or the caller's own where its own limit is what leaves it without a slot."""
+        """Return the server's counts, or the caller's own where its own limit is the reason for a refusal."""
+        ...
+
+    @property
+    def over_granted(self) -> bool:
+        """Whether more slots are taken than there are. None is handed out until they fit again."""
         ...
 
     async def close(self) -> None:
-        """Lets go of what the process holds for this."""
+        """Give back every slot of this process. Bounded in time."""
         ...
 
 
@@ -60,7 +75,7 @@ class _MemorySlot:
 
 
 class MemoryConnectionSlots:
-    """Connection slots of one process, given in order of arrival. A caller at its own limit does not delay others."""
+    """Connection slots of one process, in order of arrival. A caller at its own limit does not delay others."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
@@ -79,7 +94,7 @@ class MemoryConnectionSlots:
         try:
             await asyncio.wait((slot,), timeout=timeout_s)
         except asyncio.CancelledError:
-            if slot.done():  # handed over in the same moment
+            if slot.done():  # granted in the same step of the loop
                 slot.result().release()
             raise
         finally:
@@ -96,8 +111,13 @@ class MemoryConnectionSlots:
                 return capacity(own, caller.limits.connections)
         return capacity(total, self._maximum)
 
+    @property
+    def over_granted(self) -> bool:
+        """Never: one process counts exactly."""
+        return False
+
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the slots end with the process."""
 
     def _free_for(self, caller: Caller) -> bool:
         own = caller.limits.connections

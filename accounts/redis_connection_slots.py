@@ -7,41 +7,60 @@ import logging
 import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
+from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import Capacity, ConnectionSlot, capacity
+from accounts.redis_connection import SharedRedis
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.02
-_ALL = "{yap}:slots"  # the braces keep both sets on one node of a cluster
+_FORGET_BEATS = 3  # a question that had no answer may still be carried out, up to this many heartbeats later
+_ALL = "{yap}:slots"
 
-# Each set holds members scored by the millisecond their lease ends, by Redis' own clock.
-_NOW = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', now) end
-"""
+# Each sorted set holds members scored by the millisecond their lease ends, by Redis' own clock. KEYS[2] is the server's
+# set, the other keys are those of API keys.
+_EXPIRE = "for i = 2, #KEYS do redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now) end\n"
+# Arguments: member, lease in ms, the server's limit, the key's own limit or -1, and how many slots of all processes
+# this process knows of.
 _ACQUIRE = (
-    _NOW
+    _EXPIRE
     + """
-local member, lease, max, own = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if not redis.call('ZSCORE', KEYS[1], member) then
-  if redis.call('ZCARD', KEYS[1]) >= max then return 0 end
-  if own >= 0 and redis.call('ZCARD', KEYS[2]) >= own then return 0 end
+local member, lease, max = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local own, known = tonumber(ARGV[6]), tonumber(ARGV[7])
+if not redis.call('ZSCORE', KEYS[2], member) then
+  if math.max(redis.call('ZCARD', KEYS[2]), known) >= max then return {epoch, 0} end
+  if own >= 0 and redis.call('ZCARD', KEYS[3]) >= own then return {epoch, 0} end
 end
-for _, key in ipairs(KEYS) do
-  redis.call('ZADD', key, now + lease, member)
-  redis.call('PEXPIRE', key, lease * 2)
+for i = 2, 3 do
+  redis.call('ZADD', KEYS[i], now + lease, member)
+  redis.call('PEXPIRE', KEYS[i], lease * 2)
 end
-return 1
+return {epoch, 1}
 """
 )
-_COUNT = _NOW + "return {redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[2])}"
+# Arguments: lease in ms, then for each member the index of its key's set and its name; a negative index removes it.
+_RENEW = (
+    """
+local lease = tonumber(ARGV[3])
+for i = 4, #ARGV, 2 do
+  local index, member = tonumber(ARGV[i]), ARGV[i + 1]
+  for _, key in ipairs({KEYS[2], KEYS[math.abs(index)]}) do
+    if index < 0 then
+      redis.call('ZREM', key, member)
+    else
+      redis.call('ZADD', key, now + lease, member)
+      redis.call('PEXPIRE', key, lease * 2)
+    end
+  end
+end
+"""
+    + _EXPIRE
+    + "return {epoch, redis.call('ZCARD', KEYS[2])}"
+)
+_COUNT = _EXPIRE + "return {epoch, redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', KEYS[3])}"
 
 
 def _own(prefix: str) -> str:
@@ -65,68 +84,112 @@ class _RedisSlot:
 class RedisConnectionSlots:
     """See :class:`accounts.connection_slots.ConnectionSlots`.
 
-    One Lua script counts, so two processes never share the last slot.
+    One Lua script counts, so two processes never share the last slot. While Redis does not answer, this process counts
+    its own slots only. Every second, and before anything else when Redis is back or has lost its data, it writes down
+    all slots that it holds. Where that adds up to more than there are, Redis refuses further ones until they fit.
 
-    While Redis does not answer, this process goes by what it holds itself; the heartbeat tells Redis when it is back.
+    Args:
+        redis: The process's Redis.
+        maximum: Slots of all processes together.
+        lease_s: How long a slot outlives its process (seconds).
     """
 
-    def __init__(self, client: Redis, maximum: int, *, lease_s: float = 15.0) -> None:
-        self._client = client
+    def __init__(self, redis: SharedRedis, maximum: int, *, lease_s: float = 15.0) -> None:
+        self._redis = redis
         self._maximum = maximum
         self._lease_ms = int(lease_s * 1000)
         self._held: dict[str, _RedisSlot] = {}
-        self._order = asyncio.Lock()  # a heartbeat must not write back what is being released
+        self._forgotten: dict[str, tuple[str, int]] = {}  # released member → its key's prefix, heartbeats left
+        self._others = 0  # slots of other processes, as of the last heartbeat
+        self._order = asyncio.Lock()  # a renewal must not write back a slot that is being released
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heart: asyncio.Task[None] | None = None
-        self._reachable = True
-        self._acquire = client.register_script(_ACQUIRE)
-        self._count = client.register_script(_COUNT)
+        self._over = False
+        self._acquire = redis.script(_ACQUIRE)
+        self._renew = redis.script(_RENEW)
+        self._count = redis.script(_COUNT)
+        redis.join(self)
 
     async def acquire(self, caller: Caller, timeout_s: float) -> ConnectionSlot | None:
         """See :class:`accounts.connection_slots.ConnectionSlots`."""
-        if self._heart is None:
-            self._heart = asyncio.create_task(self._beat(), name="slots heartbeat")
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
         slot = _RedisSlot(self, caller.prefix)
         while not await self._ask(slot, caller):
             left = deadline - clock()
             if left <= 0:
-                if not self._reachable:  # Redis may have said yes and the answer been lost
-                    slot.release()
+                if self._redis.breaker.away:
+                    slot.release()  # a question without an answer may have been granted
                 return None
             await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))
-        self._held[slot.member] = slot
         return slot
 
     async def snapshot(self, caller: Caller | None = None) -> Capacity:
         """See :class:`accounts.connection_slots.ConnectionSlots`."""
         prefix = caller.prefix if caller else ""
         try:
-            total, own = await self._count(keys=[_ALL, _own(prefix)])
-        except RedisError as error:
-            self._lost(error)
+            total, own = await self._redis.call(self._count, [_ALL, _own(prefix)], [])
+        except DependencyAway:
             total, own = len(self._held), self._mine(prefix)
         limit = caller.limits.connections if caller else None
         if limit is not None and own >= limit and total < self._maximum:
             return capacity(own, limit)
         return capacity(total, self._maximum)
 
+    @property
+    def over_granted(self) -> bool:
+        """See :class:`accounts.connection_slots.ConnectionSlots`."""
+        return self._over
+
     async def close(self) -> None:
-        """Gives back everything this process holds."""
-        if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
-            self._heart = None
+        """See :class:`accounts.connection_slots.ConnectionSlots`."""
         for slot in tuple(self._held.values()):
             slot.release()
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=1.0)
+
+    # -- accounts.redis_connection.SharedPart --------------------------------------------------------------------------
+
+    async def write_back(self) -> None:
+        """Write all slots that this process holds, and remove those that it has released meanwhile."""
+        async with self._order:
+            (total,) = await self._redis.call_now(self._renew, *self._renewal(self._held.values(), self._forgotten))
+            self._seen(total)
+
+    async def beat(self) -> None:
+        """Renew the leases and learn what other processes hold."""
+        async with self._order:
+            (total,) = await self._redis.call_now(self._renew, *self._renewal(self._held.values(), self._forgotten))
+            left = {member: (prefix, beats - 1) for member, (prefix, beats) in self._forgotten.items()}
+            self._forgotten = {member: entry for member, entry in left.items() if entry[1] > 0}
+            self._seen(total)
+
+    def _seen(self, total: int) -> None:
+        self._others = max(0, total - len(self._held))
+        over = total > self._maximum
+        if over and not self._over:
+            log.warning("slots: %d connections hold %d slots: no new ones until they fit", total, self._maximum)
+        elif self._over and not over:
+            log.warning("slots: %d connections hold %d slots again", total, self._maximum)
+        self._over = over
+
+    def _renewal(
+        self, held: Iterable[_RedisSlot], forgotten: dict[str, tuple[str, int]]
+    ) -> tuple[list[str], list[str | int]]:
+        """Keys and arguments of the renewing script."""
+        held = list(held)
+        prefixes = list(dict.fromkeys([slot.prefix for slot in held] + [prefix for prefix, _ in forgotten.values()]))
+        index = {prefix: place for place, prefix in enumerate(prefixes, start=3)}  # KEYS[1] and [2] are epoch and all
+        args: list[str | int] = [self._lease_ms]
+        for member, (prefix, _) in forgotten.items():
+            args += (-index[prefix], member)
+        for slot in held:
+            args += (index[slot.prefix], slot.member)
+        return [_ALL, *(_own(prefix) for prefix in prefixes)], args
+
+    # -- one slot ------------------------------------------------------------------------------------------------------
 
     async def _ask(self, slot: _RedisSlot, caller: Caller) -> bool:
-        """A cancelled caller leaves at once; what its question still brings is given back when it has been answered.
-
-        (Nor is the client awaited directly: on Python 3.11 its ``wait_for`` may swallow a cancellation.)
-        """
+        """Ask once. A cancelled caller leaves at once; a slot that is granted afterwards is released."""
         asking = asyncio.get_running_loop().create_task(self._try(slot, caller), name="slot request")
         try:
             return await asyncio.shield(asking)
@@ -136,60 +199,33 @@ class RedisConnectionSlots:
 
     async def _try(self, slot: _RedisSlot, caller: Caller) -> bool:
         own = caller.limits.connections
+        # Where other processes may not have written their slots back yet, the last known number holds.
+        known = self._others + len(self._held) if self._redis.settling else 0
+        arguments = [slot.member, self._lease_ms, self._maximum, -1 if own is None else own, known]
         try:
-            granted = await self._lease(slot, self._maximum, -1 if own is None else own)
-        except RedisError as error:
-            self._lost(error)
-            return len(self._held) < self._maximum and (own is None or self._mine(caller.prefix) < own)
-        self._found()
-        return granted
-
-    async def _lease(self, slot: _RedisSlot, maximum: int, own: int) -> bool:
-        keys = [_ALL, _own(slot.prefix)]
-        return bool(await self._acquire(keys=keys, args=[slot.member, self._lease_ms, maximum, own]))
+            (granted,) = await self._redis.call(self._acquire, [_ALL, _own(slot.prefix)], arguments)
+        except DependencyAway:
+            granted = len(self._held) < self._maximum and (own is None or self._mine(caller.prefix) < own)
+        if granted:
+            self._held[slot.member] = slot
+        return bool(granted)
 
     def _mine(self, prefix: str) -> int:
         return Counter(slot.prefix for slot in self._held.values())[prefix]
 
     def _release(self, slot: _RedisSlot) -> None:
         self._held.pop(slot.member, None)
-        task = asyncio.get_running_loop().create_task(self._forget(slot), name="slot release")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._forgotten[slot.member] = (slot.prefix, _FORGET_BEATS)
+        if not self._redis.breaker.away:
+            task = asyncio.get_running_loop().create_task(self._forget(slot), name="slot release")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _forget(self, slot: _RedisSlot) -> None:
+        entry = {slot.member: (slot.prefix, 0)}
         async with self._order:
             try:
-                async with self._client.pipeline() as pipe:
-                    pipe.zrem(_ALL, slot.member)
-                    pipe.zrem(_own(slot.prefix), slot.member)
-                    await pipe.execute()
-            except RedisError as error:
-                self._lost(error)  # the lease runs out
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_ms / 3000)
-            async with self._order:
-                await self._renew(tuple(self._held.values()))
-
-    async def _renew(self, slots: Sequence[_RedisSlot]) -> None:
-        """Renews every lease, or writes it anew where Redis has lost it: the connection lives all the same."""
-        try:
-            for slot in slots:
-                if slot.member in self._held:
-                    await self._lease(slot, 1 << 30, -1)
-        except RedisError as error:
-            self._lost(error)
-        else:
-            self._found()
-
-    def _lost(self, error: RedisError) -> None:
-        if self._reachable:
-            log.warning("slots: Redis does not answer (%s), counting in this process alone", type(error).__name__)
-        self._reachable = False
-
-    def _found(self) -> None:
-        if not self._reachable:
-            log.warning("slots: Redis is back")
-        self._reachable = True
+                (total,) = await self._redis.call_now(self._renew, *self._renewal((), entry))
+                self._seen(total)
+            except DependencyAway:
+                pass  # the next heartbeat that is answered removes it

@@ -72,10 +72,10 @@ def caller_for_sync(key_id: int, defaults: Limits, fingerprint: str = "") -> Cal
     return _caller(rows, fingerprint or None, defaults, timezone.now())
 
 
-async def tokens_today(prefix: str, now: float) -> int:
-    """Tokens this key has used since midnight UTC, as far as they are written. ``now`` in Unix seconds."""
+def tokens_today(prefix: str, now: float) -> int:
+    """Return the tokens that a key has used since midnight UTC, as far as they are written. ``now``: Unix seconds."""
     midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    sums = await Usage.objects.filter(key_prefix=prefix, bucket__gte=midnight).aaggregate(
+    sums = Usage.objects.filter(key_prefix=prefix, bucket__gte=midnight).aggregate(
         total=Sum(F("prompt_tokens") + F("completion_tokens") + F("tool_prompt_tokens") + F("tool_completion_tokens"))
     )
     return int(sums["total"] or 0)

@@ -82,6 +82,16 @@ class RedisServer:
                         raise
                     time.sleep(0.005)
 
+    def freeze(self) -> None:
+        """Connections stay and new ones are accepted by the kernel, but nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on from where it was frozen."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Gone at once, with all data."""
         if self._process is not None:

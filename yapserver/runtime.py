@@ -15,12 +15,13 @@ from dataclasses import replace
 from functools import partial
 
 from django.db import close_old_connections
-from redis.asyncio import Redis
 
 from accounts import changes as key_changes
 from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlots, MemoryConnectionSlots
+from accounts.database_threads import DatabaseThreads, database_breaker
 from accounts.defaults import default_limits
+from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import caller_for_sync, find_caller_sync, tokens_today
@@ -136,6 +137,8 @@ class ServerRuntime:
         self._start: asyncio.Task[None] | None = None
         # Keys are looked up at connect only, in threads that no admin page shares.
         self._lookups = ThreadPoolExecutor(2, thread_name_prefix="keys")
+        self._database = DatabaseThreads(database_breaker(), 1, "budgets")
+        self._redis: SharedRedis | None = None
         self._limits = default_limits(env)
         limits = prompt_limits(env)
         if env.TOOL_MODEL is None and env.AWQ_TOOL_MODEL is None and "TOOL_HISTORY_TOKENS" not in env.model_fields_set:
@@ -145,12 +148,12 @@ class ServerRuntime:
         slots: ConnectionSlots
         budget: TokenBudget
         if env.REDIS_URL:
-            redis = Redis.from_url(env.REDIS_URL)
-            slots = RedisConnectionSlots(redis, env.MAX_CONCURRENT_CONNECTIONS)
-            budget = RedisTokenBudget(redis, tokens_today)
+            self._redis = SharedRedis(env.REDIS_URL)
+            slots = RedisConnectionSlots(self._redis, env.MAX_CONCURRENT_CONNECTIONS)
+            budget = RedisTokenBudget(self._redis, self._tokens_today)
         else:
             slots = MemoryConnectionSlots(env.MAX_CONCURRENT_CONNECTIONS)
-            budget = MemoryTokenBudget(tokens_today)
+            budget = MemoryTokenBudget(self._tokens_today)
         self.serving = ServingContext(
             engines=service,
             resolver=PersonaResolver(None, None, limits, PhraseStore(None)),
@@ -193,6 +196,8 @@ class ServerRuntime:
     def start(self) -> asyncio.Task[None]:
         """The loop-bound part, once, on the loop that serves."""
         if self._start is None:
+            if self._redis is not None:
+                self._redis.start()
             self._start = asyncio.get_running_loop().create_task(self._run(), name="runtime")
         return self._start
 
@@ -252,6 +257,9 @@ class ServerRuntime:
             self._start.cancel()
         await self.serving.engines.aclose()
         self._lookups.shutdown(wait=False)
+        await self._database.aclose()
+        if self._redis is not None:
+            await self._redis.aclose()
 
     # -- keys --------------------------------------------------------------------------------------
 
@@ -261,6 +269,9 @@ class ServerRuntime:
             return find_caller_sync(key, self._limits, self._env.TEXT_API_KEY)
 
         return await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
+
+    async def _tokens_today(self, prefix: str, now: float) -> int:
+        return await self._database.read(lambda: tokens_today(prefix, now))
 
     def _caller_now(self, caller: Caller) -> Caller | None:
         if caller.key_id is None:  # no row: TEXT_API_KEY, or a ticket, whose end was known from its beginning

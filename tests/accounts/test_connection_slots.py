@@ -3,18 +3,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
 
+from accounts import redis_connection
 from accounts.connection_slots import ConnectionSlot, ConnectionSlots, MemoryConnectionSlots
-from accounts.redis_connection import connect
+from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
 from tests.accounts.conftest import caller
 from tests.servers import RedisServer
 
 Make = Callable[[int], ConnectionSlots]
+
+
+@asynccontextmanager
+async def process(url: str) -> AsyncIterator[SharedRedis]:
+    """The Redis of one serving process."""
+    redis = SharedRedis(url)
+    redis.start()
+    yield redis
+    await redis.aclose()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -23,11 +33,11 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     if request.param == "memory":
         yield MemoryConnectionSlots
         return
-    made: list[RedisConnectionSlots] = []
-    async with connect(request.getfixturevalue("redis_server")) as client:
+    async with process(request.getfixturevalue("redis_server")) as redis:
+        made: list[RedisConnectionSlots] = []
 
         def slots(maximum: int) -> ConnectionSlots:
-            made.append(RedisConnectionSlots(client, maximum))
+            made.append(RedisConnectionSlots(redis, maximum))
             return made[-1]
 
         yield slots
@@ -188,7 +198,7 @@ async def test_in_memory_the_first_to_wait_is_the_first_served_but_holds_up_nobo
 
 
 async def test_two_processes_share_the_places(redis_server: str) -> None:
-    async with connect(redis_server) as one, connect(redis_server) as two:
+    async with process(redis_server) as one, process(redis_server) as two:
         left, right = RedisConnectionSlots(one, 2), RedisConnectionSlots(two, 2)
         await taken(left, "aaaaaaaa", 1)
         assert await take(right, "aaaaaaaa", 1) is None
@@ -200,22 +210,23 @@ async def test_two_processes_share_the_places(redis_server: str) -> None:
 
 
 async def test_what_a_killed_process_held_expires(redis_server: str) -> None:
-    async with connect(redis_server) as one, connect(redis_server) as two:
+    async with process(redis_server) as two:
+        one = SharedRedis(redis_server)  # its heart does not beat: nothing is renewed
         killed, living = RedisConnectionSlots(one, 1, lease_s=0.1), RedisConnectionSlots(two, 1)
         await taken(killed)
-        assert killed._heart is not None
-        killed._heart.cancel()  # a killed process renews nothing and gives nothing back
         await taken(living)
         await living.close()
+        await one.aclose()
 
 
-async def test_what_lives_is_renewed(redis_server: str) -> None:
-    async with connect(redis_server) as client:
-        slots = RedisConnectionSlots(client, 1, lease_s=0.3)
+async def test_what_lives_is_renewed(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_connection, "RETRY_S", 0.05)
+    async with process(redis_server) as redis, aclosing(Redis.from_url(redis_server)) as look:
+        slots = RedisConnectionSlots(redis, 1, lease_s=0.3)
         await taken(slots)
 
         async def ends() -> list[float]:
-            return [end for _, end in await client.zrange("{yap}:slots", 0, -1, withscores=True)]
+            return [end for _, end in await look.zrange("{yap}:slots", 0, -1, withscores=True)]
 
         first = await ends()
 
@@ -230,8 +241,8 @@ async def test_what_lives_is_renewed(redis_server: str) -> None:
 async def test_without_redis_the_process_counts_for_itself_and_tells_it_afterwards(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connect(own_redis.url) as client:
-        slots = RedisConnectionSlots(client, 2, lease_s=0.15)
+    async with process(own_redis.url) as redis, aclosing(Redis.from_url(own_redis.url)) as look:
+        slots = RedisConnectionSlots(redis, 2)
         await taken(slots, "aaaaaaaa", 1)
         own_redis.stop()
         with caplog.at_level(logging.WARNING):
@@ -241,10 +252,72 @@ async def test_without_redis_the_process_counts_for_itself_and_tells_it_afterwar
         assert caplog.text.count("does not answer") == 1
         assert (await slots.snapshot())["active"] == 2
         own_redis.start()  # it has lost everything
-        async with aclosing(Redis.from_url(own_redis.url)) as look:
-            await until(lambda: _members(look, 2))
-            second.release()
-            await until(lambda: _members(look, 1))
+        await until(lambda: _members(look, 2))
+        second.release()
+        await until(lambda: _members(look, 1))
+        await slots.close()
+
+
+async def test_a_full_server_stays_full_when_redis_comes_back_empty(own_redis: RedisServer) -> None:
+    """Neither the process that holds the slots nor another one hands any out, however early it asks."""
+    async with process(own_redis.url) as one, process(own_redis.url) as two:
+        full, other = RedisConnectionSlots(one, 3), RedisConnectionSlots(two, 3)
+        for _ in range(3):
+            await taken(full)
+        await until(lambda: _sees(other, 3))
+        own_redis.stop()
+        own_redis.start()
+        asked = await asyncio.gather(*(take(slots, wait=0.3) for slots in (full, other) * 6))
+        assert asked == [None] * 12
+        assert (await other.snapshot())["active"] == 3
+        await full.close()
+        await taken(other)
+        await other.close()
+
+
+async def test_more_slots_than_there_are_is_said_and_none_is_given_until_they_fit(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with process(own_redis.url) as one, process(own_redis.url) as two:
+        left, right = RedisConnectionSlots(one, 2), RedisConnectionSlots(two, 2)
+        await taken(left)
+        await taken(left)
+        own_redis.stop()
+        theirs = [await taken(right), await taken(right)]  # each process by what it holds itself
+        own_redis.start()
+        await until(lambda: _over(left, right))
+        assert [record.message for record in caplog.records if "until they fit" in record.message] == [
+            "slots: 4 connections hold 2 slots: no new ones until they fit"
+        ] * 2
+        assert await take(left) is await take(right) is None
+        assert await left.snapshot() == {"active": 4, "max": 2, "available": 0, "at_capacity": True}
+        theirs.pop().release()
+        theirs.pop().release()
+        assert await take(left, wait=0.1) is None
+        await until(lambda: _fits(left, right))
+        await left.close()
+        await taken(right)
+        await right.close()
+
+
+async def test_a_frozen_redis_delays_one_admission_and_no_other(own_redis: RedisServer) -> None:
+    async with process(own_redis.url) as redis, aclosing(Redis.from_url(own_redis.url)) as look:
+        slots = RedisConnectionSlots(redis, 50)
+        held = [await taken(slots)]
+        own_redis.freeze()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        held.append(await taken(slots))
+        assert loop.time() - began < 0.3
+        began = loop.time()
+        held += [await taken(slots) for _ in range(20)]
+        for slot in held[:15]:
+            slot.release()
+        assert loop.time() - began < 0.1
+        own_redis.thaw()
+        await until(lambda: _members(look, 7))  # also what Redis granted without anybody waiting for it
+        await asyncio.sleep(0.3)
+        assert await _members(look, 7)
         await slots.close()
 
 
@@ -254,3 +327,17 @@ async def _active(slots: ConnectionSlots, number: int) -> bool:
 
 async def _members(client: Redis, number: int) -> bool:
     return int(await client.zcard("{yap}:slots")) == number
+
+
+async def _sees(slots: ConnectionSlots, number: int) -> bool:
+    """Whether the last heartbeat has told this process of the others' slots."""
+    assert isinstance(slots, RedisConnectionSlots)
+    return slots._others == number
+
+
+async def _over(*all_slots: ConnectionSlots) -> bool:
+    return all(slots.over_granted for slots in all_slots)
+
+
+async def _fits(*all_slots: ConnectionSlots) -> bool:
+    return not any(slots.over_granted for slots in all_slots)

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.db import connection
 
 from accounts import services, usage_services
@@ -115,10 +114,10 @@ def test_tokens_today_starts_at_midnight_utc_and_survives_rolling_up() -> None:
     midnight = NOW.replace(hour=0, minute=0)
     record_usage({at(midnight): sums(2), at(midnight - timedelta(minutes=1)): sums(7), at(NOW): sums(1)}, {})
     record_usage({at(NOW, "bbbbbbbb"): sums(9)}, {})
-    assert async_to_sync(tokens_today)("aaaaaaaa", NOW.timestamp()) == 3 * 15
+    assert tokens_today("aaaaaaaa", NOW.timestamp()) == 3 * 15
     roll_up(NOW, keep_minutes=timedelta(hours=1))
-    assert async_to_sync(tokens_today)("aaaaaaaa", NOW.timestamp()) == 3 * 15
-    assert async_to_sync(tokens_today)("cccccccc", NOW.timestamp()) == 0
+    assert tokens_today("aaaaaaaa", NOW.timestamp()) == 3 * 15
+    assert tokens_today("cccccccc", NOW.timestamp()) == 0
 
 
 @pytest.mark.usefixtures("postgres")
