@@ -1,4 +1,4 @@
-"""What README.md and ADVANCED.md say, held against the code: tables in both directions, commands, links, examples."""
+"""Compares the documents with the code: tables in both directions, commands, links, versions, examples."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from inference.engines.sampling import SAMPLING_KEYS
@@ -26,8 +28,9 @@ from tests.clients_suite.scripted_server import REPLY, Script, scripted
 from tests.server import YapServer
 from yapserver.env import BASE_DIR, Environment
 
-README, ADVANCED, DOCKER = (BASE_DIR / name for name in ("README.md", "ADVANCED.md", "docker/README.md"))
-DOCS = (README, ADVANCED, DOCKER)
+README, ADVANCED, CHANGELOG = (BASE_DIR / name for name in ("README.md", "ADVANCED.md", "CHANGELOG.md"))
+ROOT_DOCUMENTS = (README, ADVANCED, *(BASE_DIR / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")))
+DOCS = (*ROOT_DOCUMENTS, CHANGELOG, *sorted((BASE_DIR / "docker").rglob("*.md")))
 BOTH = README.read_text() + ADVANCED.read_text()
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -67,6 +70,15 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 # -- tables against code ---------------------------------------------------------------------------
+
+
+def test_there_is_one_version() -> None:
+    project = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]
+    newest = re.search(r"^## (\d+\.\d+\.\d+)$", CHANGELOG.read_text(), re.MULTILINE)
+    assert newest
+    assert project["version"] == newest[1] == settings.VERSION == settings.SPECTACULAR_SETTINGS["VERSION"]
+    named = re.findall(r"\bVERSION\b.*= *\"(\d+\.\d+\.\d+)\"", (BASE_DIR / "yapserver/settings.py").read_text())
+    assert named == []
 
 
 def test_the_variable_tables_are_current() -> None:
@@ -209,7 +221,9 @@ def test_the_map_is_of_this_place() -> None:
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
 def test_commands_and_files_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
-    for name in set(re.findall(r"(?<![\w/.-])((?:scripts|tests|inference|yapserver|docker)/[\w./-]*\w)", text)):
+    for name in set(
+        re.findall(r"(?<![\w/.-])((?:accounts|personas|scripts|tests|inference|yapserver|docker)/[\w./-]*\w)", text)
+    ):
         assert (BASE_DIR / name).exists(), name
     for name in set(re.findall(r"python -m ([\w.]+)", text)) - {"pytest"}:
         assert (BASE_DIR / f"{name.replace('.', '/')}.py").exists(), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from yapserver.navigation import favicon, navigation
 
 ENV = read()
 ENV.RUN_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-VERSION = "1.0.0"
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 # The inclusive ranges of the sampling keys: the admin's forms and stored personas keep to the clients' own.
 SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     key: (getattr(ENV, f"CHAT_{key.upper()}_MIN"), getattr(ENV, f"CHAT_{key.upper()}_MAX"))
