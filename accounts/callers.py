@@ -1,4 +1,4 @@
-"""Who is calling and what they may do, frozen at connect. No Django here: the hot path reads only this."""
+"""The authenticated key of a connection or request, as frozen data. No Django: the hot path reads only this."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one key may use. ``connections``, ``tokens_per_day`` and ``max_out`` are unlimited where None
-    (``max_out`` then is the server's ``CHAT_MAX_OUT``)."""
+    """The limits of one key.
+
+    ``connections`` and ``tokens_per_day`` are unlimited where None; ``max_out`` None means the server's
+    ``CHAT_MAX_OUT``, in tokens.
+    """
 
     messages: Window
     cancels: Window
@@ -28,10 +31,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated key. ``key_id`` is the row, or None for ``TEXT_API_KEY``; ``prefix`` is what logs may show.
+    """An authenticated key with its limits and rights.
 
-    ``personas`` are the slugs this key may use, None for all. ``expires_at`` is in Unix seconds. ``fingerprint`` is the
-    hash of the secret that was presented: after a rotation it tells the old secret's connections from the new one's.
+    Attributes:
+        key_id: Primary key of the row; None for ``TEXT_API_KEY`` and for a "Try it" ticket.
+        prefix: The part of the key that logs and usage rows show.
+        personas: Slugs that this key may use; None for all.
+        may_read_metrics: Whether ``/metrics`` and the full ``/status`` answer this key.
+        expires_at: Unix time in seconds; None for never.
+        fingerprint: Hash of the secret that was presented. After a rotation it tells connections of the old secret
+            from connections of the new one.
+        operator_id: Primary key of the staff user behind a "Try it" ticket; None for every other caller.
     """
 
     key_id: int | None
@@ -41,5 +51,7 @@ class Caller:
     personas: frozenset[str] | None = None
     own_chat_prompt: bool = True
     own_tool_prompt: bool = True
+    may_read_metrics: bool = False
     expires_at: float | None = None
     fingerprint: str = field(default="", repr=False)
+    operator_id: int | None = None

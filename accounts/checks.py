@@ -14,7 +14,7 @@ _PLACEHOLDERS = ("changeme", "change-me", "secret", "your", "test", "example", "
 @checks.register(checks.Tags.security)
 def text_api_key(**_: Any) -> list[checks.CheckMessage]:
     """``TEXT_API_KEY`` is a key like any other: it must not be guessable where the server is meant for others."""
-    key = settings.ENV.TEXT_API_KEY
+    key = settings.ENV.text_api_key
     if settings.DEBUG or not key:
         return []
     if len(key) < MIN_KEY_LENGTH:

@@ -67,6 +67,9 @@ class ApiKey(models.Model):
     )
     allow_own_chat_prompt = models.BooleanField("may send its own chat_prompt", default=True)
     allow_own_tool_prompt = models.BooleanField("may send its own tool_prompt", default=True)
+    may_read_metrics = models.BooleanField(
+        "may read metrics", default=False, help_text="Answers /metrics and the full /status for this key."
+    )
 
     class Meta:
         verbose_name = "API key"

@@ -9,7 +9,6 @@ from typing import Any
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from accounts import tickets
 from accounts.callers import Caller, Limits, Window
 from accounts.keys import ENV_PREFIX, hash_key, prefix_of, same
 from accounts.models import LIMIT_FIELDS, ApiKey, Usage
@@ -26,30 +25,16 @@ _COLUMNS = (
     *LIMIT_FIELDS,
     "allow_own_chat_prompt",
     "allow_own_tool_prompt",
+    "may_read_metrics",
     "personas__slug",  # a left join: one row per persona, or one with None
 )
 _Row = dict[str, Any]
 
 
-async def find_caller(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
-    """The caller whose key this is, or None: unknown, expired or revoked. One query; a ticket takes a few."""
-    if text_api_key and same(key, text_api_key):
-        return _env_caller(defaults)
-    if tickets.is_ticket(key):
-        return await tickets.find_caller(key, defaults)
-    prefix = prefix_of(key)
-    if prefix is None:
-        return None
-    rows = [row async for row in ApiKey.objects.filter(prefix=prefix).order_by().values(*_COLUMNS)]
-    return _caller(rows, hash_key(key), defaults, timezone.now())
-
-
 def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
-    """The same for synchronous views."""
+    """The caller of a key, with one query at most; None where the key is unknown, revoked or expired."""
     if text_api_key and same(key, text_api_key):
         return _env_caller(defaults)
-    if tickets.is_ticket(key):
-        return tickets.find_caller_sync(key, defaults)
     prefix = prefix_of(key)
     if prefix is None:
         return None
@@ -57,17 +42,11 @@ def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Ca
     return _caller(rows, hash_key(key), defaults, timezone.now())
 
 
-async def caller_for(key_id: int, defaults: Limits, fingerprint: str = "") -> Caller | None:
-    """The key as it is now, for a live connection that holds an older ``Caller``; None: it must be closed.
-
-    With the old caller's ``fingerprint``, a secret that has been rotated away counts only until its time is over.
-    """
-    rows = [row async for row in ApiKey.objects.filter(pk=key_id).order_by().values(*_COLUMNS)]
-    return _caller(rows, fingerprint or None, defaults, timezone.now())
-
-
 def caller_for_sync(key_id: int, defaults: Limits, fingerprint: str = "") -> Caller | None:
-    """The same for a thread of its own."""
+    """The key as it is now, for a live connection that holds an older ``Caller``; None: close the connection.
+
+    With the old caller's ``fingerprint``, a secret that was rotated away counts only until its time is over.
+    """
     rows = ApiKey.objects.filter(pk=key_id).order_by().values(*_COLUMNS)
     return _caller(rows, fingerprint or None, defaults, timezone.now())
 
@@ -82,7 +61,7 @@ def tokens_today(prefix: str, now: float) -> int:
 
 
 def _env_caller(defaults: Limits) -> Caller:
-    return Caller(key_id=None, prefix=ENV_PREFIX, name="TEXT_API_KEY", limits=defaults)
+    return Caller(key_id=None, prefix=ENV_PREFIX, name="TEXT_API_KEY", limits=defaults, may_read_metrics=True)
 
 
 def _caller(rows: Iterable[_Row], fingerprint: str | None, defaults: Limits, now: datetime) -> Caller | None:
@@ -109,6 +88,7 @@ def _caller(rows: Iterable[_Row], fingerprint: str | None, defaults: Limits, now
         personas=slugs or None,
         own_chat_prompt=row["allow_own_chat_prompt"],
         own_tool_prompt=row["allow_own_tool_prompt"],
+        may_read_metrics=row["may_read_metrics"],
         expires_at=min(ends).timestamp() if ends else None,
         fingerprint=fingerprint,
     )

@@ -18,9 +18,11 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 
+from accounts.addresses import client_address_of, network_of
 from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlot, ConnectionSlots
 from accounts.credentials import credentials_from_scope
+from accounts.key_guesses import TooManyWrongKeys
 from inference.protocol.close_codes import CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.frames import error_frame
@@ -38,11 +40,12 @@ _FRAME_SAMPLE = 16  # every so manieth frame is timed
 class Admission:
     """What a connection needs before it is a session."""
 
-    find_caller: Callable[[str], Awaitable[Caller | None]]
+    find_caller: Callable[[str, str], Awaitable[Caller | None]]  # of a key and the client's network
     slots: ConnectionSlots
     acquire_timeout: float
     close_unauthorized: int
     close_busy: int
+    trust_proxy: bool = False
 
 
 class ChatConsumer(AsyncConsumer):
@@ -119,13 +122,20 @@ class ChatConsumer(AsyncConsumer):
     # -- the admission ----------------------------------------------------------------------------------
 
     async def _authenticate(self, key: str | None) -> Caller:
-        caller = await self._admission.find_caller(key) if key else None
+        try:
+            caller = await self._admission.find_caller(key, network_of(self._client_address)) if key else None
+        except TooManyWrongKeys as error:
+            raise ProtocolError(ErrorCode.AUTHENTICATION_FAILED, str(error), retry_in=error.retry_in) from None
         if caller is None:
             raise ProtocolError(
                 ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
             )
         await self._serving.budget.open(caller)
         return caller
+
+    @property
+    def _client_address(self) -> str:
+        return client_address_of(self.scope, self._admission.trust_proxy)
 
     async def _check_ready(self) -> None:
         if self._serving.draining:
@@ -143,8 +153,7 @@ class ChatConsumer(AsyncConsumer):
 
     async def _refuse(self, refusal: ProtocolError) -> None:
         self._serving.metrics.refused(refusal.code)
-        client = (self.scope.get("client") or ["?"])[0]
-        logger.info("refused %s from=%s", refusal.code, client)
+        logger.info("refused %s from=%s", refusal.code, self._client_address or "?")
         await self.send_text(error_frame(refusal))
         codes = {
             ErrorCode.AUTHENTICATION_FAILED: self._admission.close_unauthorized,

@@ -11,6 +11,7 @@ from typing import Any
 from daphne import http_protocol
 from twisted.web import http
 
+from accounts.addresses import network_of
 from yapserver.http_limits import (
     BODY_DEADLINE_S,
     HEADER_DEADLINE_S,
@@ -19,7 +20,6 @@ from yapserver.http_limits import (
     TOO_LARGE,
     SocketCounter,
     max_body_bytes,
-    network_of,
     raw_response,
 )
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yapserver.environment_files import SECRETS, EnvironmentFileError, load
@@ -29,6 +29,15 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 
 
+MIN_TEXT_API_KEY = 16  # characters, where other machines reach the server
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reachable from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 class Environment(BaseSettings):
     """All settings of one process, read once and frozen.
 
@@ -40,12 +49,14 @@ class Environment(BaseSettings):
     )
 
     # -- access ------------------------------------------------------------------------------------
-    TEXT_API_KEY: str | None = Field(
+    TEXT_API_KEY: SecretStr | None = Field(
         None,
         description="API key that is valid without a row in the database; `scripts/main.sh` requires it for your own "
         "models and generates one for the demo",
     )
-    HF_TOKEN: str | None = Field(None, description="Hugging Face Hub token; `HUGGINGFACE_HUB_TOKEN` is read as well")
+    HF_TOKEN: SecretStr | None = Field(
+        None, description="Hugging Face Hub token; `HUGGINGFACE_HUB_TOKEN` is read as well"
+    )
     MAX_CONCURRENT_CONNECTIONS: Positive = Field(
         8,
         description="connection slots: WebSocket connections open at once; `scripts/main.sh` requires it for your "
@@ -208,7 +219,7 @@ class Environment(BaseSettings):
         "daphne", description="ASGI server: `daphne` or `uvicorn`"
     )
     DEBUG: bool = Field(False, description="1: Django's debug pages; never on a host that others can reach")
-    SECRET_KEY: str | None = Field(
+    SECRET_KEY: SecretStr | None = Field(
         None, description="Django's secret key; empty: generated once into `RUN_DIR`, readable by its owner only"
     )
     METRICS_PUBLIC_LOOPBACK: bool = Field(True, description="1: `/metrics` needs no key for requests from this machine")
@@ -227,7 +238,11 @@ class Environment(BaseSettings):
     MAX_SOCKETS_PER_ADDRESS: NonNegative = Field(
         256, description="open HTTP sockets of one address (IPv6: one /64), WebSockets not counted; 0: no limit"
     )
-    ALLOWED_HOSTS: str = Field("*", description="host names that HTTP requests may name, separated by commas")
+    ALLOWED_HOSTS: str = Field(
+        "",
+        description="host names that HTTP requests may name, separated by commas; empty: the names of this machine and "
+        "of `CSRF_TRUSTED_ORIGINS` while `HOST` is a loopback address, else every name",
+    )
     LOG_TEXT: bool = Field(False, description="1: write the conversation's text to the log")
     LOG_FILE: Path | None = Field(
         None, description="log file, rotated at 100 MB; empty: log to stderr (`scripts/main.sh` sets a file)"
@@ -250,6 +265,25 @@ class Environment(BaseSettings):
             if not low <= value <= high:
                 raise ValueError(f"CHAT_{key}={value}: allowed are {low} to {high} (CHAT_{key}_MIN, CHAT_{key}_MAX)")
         return self
+
+    @model_validator(mode="after")
+    def _text_api_key_is_long_enough(self) -> Environment:
+        self.check_text_api_key(self.HOST)
+        return self
+
+    def check_text_api_key(self, host: str) -> None:
+        """Raises ``ValueError`` where the server would listen beyond this machine with a key that can be guessed."""
+        key = self.text_api_key
+        if key and len(key) < MIN_TEXT_API_KEY and not is_loopback(host):
+            raise ValueError(
+                f"TEXT_API_KEY has {len(key)} characters; where other machines reach HOST={host}, at least "
+                f"{MIN_TEXT_API_KEY} are needed (make one: python -c 'import secrets as s; print(s.token_urlsafe(32))')"
+            )
+
+    @property
+    def text_api_key(self) -> str | None:
+        """The plain text of ``TEXT_API_KEY``; None where there is none."""
+        return self.TEXT_API_KEY.get_secret_value() if self.TEXT_API_KEY else None
 
     @property
     def chat_deployed(self) -> bool:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -36,22 +35,6 @@ def raw_response(status: str, body: bytes, content_type: str = "application/json
     """A whole HTTP/1.1 response that ends its connection. ``status`` is code and reason phrase."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
     return f"{head}\r\n".encode() + body
-
-
-def network_of(address: str) -> str:
-    """The unit in which addresses are counted: an IPv4 address, or the /64 of an IPv6 address.
-
-    One IPv6 subscriber owns at least a /64. Text that is no address (a Unix socket's) is returned unchanged.
-    """
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 class SocketCounter:

@@ -17,6 +17,7 @@ from functools import partial
 from django.db import close_old_connections
 
 from accounts import changes as key_changes
+from accounts.authentication import authenticate
 from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlots, MemoryConnectionSlots
 from accounts.database_threads import DatabaseThreads, database_breaker
@@ -24,7 +25,7 @@ from accounts.defaults import default_limits
 from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
 from accounts.redis_token_budget import RedisTokenBudget
-from accounts.selectors import caller_for_sync, find_caller_sync, tokens_today
+from accounts.selectors import caller_for_sync, tokens_today
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
 from accounts.usage import UsageLedger
 from accounts.usage_services import write_usage
@@ -47,6 +48,7 @@ from personas import tokens
 from personas.phrase_files import load_phrase_file
 from personas.selectors import catalogue_version, load_catalogue
 from personas.snapshot import PhraseRule
+from yapserver import trial_tickets
 from yapserver.env import Environment
 
 logger = logging.getLogger("yap.runtime")
@@ -177,6 +179,7 @@ class ServerRuntime:
             acquire_timeout=env.WS_HANDSHAKE_ACQUIRE_TIMEOUT_S,
             close_unauthorized=env.WS_CLOSE_UNAUTHORIZED_CODE,
             close_busy=env.WS_CLOSE_BUSY_CODE,
+            trust_proxy=env.TRUST_PROXY,
         )
         # A broken file stops the server here, before anything is built.
         phrases = phrase_file(env)
@@ -263,10 +266,12 @@ class ServerRuntime:
 
     # -- keys --------------------------------------------------------------------------------------
 
-    async def _find_caller(self, key: str) -> Caller | None:
+    async def _find_caller(self, key: str, network: str) -> Caller | None:
         def look_up() -> Caller | None:
             close_old_connections()
-            return find_caller_sync(key, self._limits, self._env.TEXT_API_KEY)
+            if trial_tickets.is_ticket(key):
+                return trial_tickets.find_caller(key, self._limits)
+            return authenticate(key, network, self._limits, self._env.text_api_key)
 
         return await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
 
@@ -274,6 +279,9 @@ class ServerRuntime:
         return await self._database.read(lambda: tokens_today(prefix, now))
 
     def _caller_now(self, caller: Caller) -> Caller | None:
-        if caller.key_id is None:  # no row: TEXT_API_KEY, or a ticket, whose end was known from its beginning
-            return caller if caller.expires_at is None or caller.expires_at > time.time() else None
+        if caller.operator_id is not None:  # a "Try it" ticket: it ends with its time and with its operator's rights
+            in_time = caller.expires_at is not None and caller.expires_at > time.time()
+            return caller if in_time and trial_tickets.operator_may_try(caller) else None
+        if caller.key_id is None:  # TEXT_API_KEY: it changes with a restart only
+            return caller
         return caller_for_sync(caller.key_id, self._limits, caller.fingerprint)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from yapserver.env import BASE_DIR, read
+from yapserver.env import BASE_DIR, LOOPBACK_NAMES, is_loopback, read
 from yapserver.navigation import favicon, navigation
 
 ENV = read()
@@ -38,7 +38,7 @@ def _owner_only(name: str, flags: int) -> int:
 def _secret_key() -> str:
     """The named secret, else one generated once per checkout into a file only its owner can read."""
     if ENV.SECRET_KEY:
-        return ENV.SECRET_KEY
+        return ENV.SECRET_KEY.get_secret_value()
     path = ENV.RUN_DIR / "secret.key"
     # `x` fails where another process was first: both then read the same secret.
     with suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:
@@ -73,8 +73,20 @@ def _database(url: str | None, run_dir: Path) -> dict[str, Any]:
 
 SECRET_KEY = _secret_key()
 DEBUG = ENV.DEBUG
-ALLOWED_HOSTS = [host.strip() for host in ENV.ALLOWED_HOSTS.split(",") if host.strip()]
 CSRF_TRUSTED_ORIGINS = [origin.strip() for origin in ENV.CSRF_TRUSTED_ORIGINS.split(",") if origin.strip()]
+
+
+def _allowed_hosts() -> list[str]:
+    """Named hosts; else, on loopback, this machine's names: a page that rebinds its own name must not be answered."""
+    named = [host.strip() for host in ENV.ALLOWED_HOSTS.split(",") if host.strip()]
+    if named:
+        return named
+    if not is_loopback(ENV.HOST):
+        return ["*"]
+    return [*LOOPBACK_NAMES, *(host for origin in CSRF_TRUSTED_ORIGINS if (host := urlsplit(origin).hostname))]
+
+
+ALLOWED_HOSTS = _allowed_hosts()
 
 INSTALLED_APPS = [
     "daphne",
@@ -201,7 +213,7 @@ SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come from ins
 X_FRAME_OPTIONS = "DENY"
 # `check --deploy` asks for TLS: HSTS (W004), the redirect (W008) and secure cookies (W012, W016). On a loopback address
 # there is no network to protect, so it is told so there; listening anywhere else without TRUST_PROXY, it complains.
-_ONLY_HERE = ENV.HOST in ("127.0.0.1", "::1", "localhost") and not ENV.TRUST_PROXY
+_ONLY_HERE = is_loopback(ENV.HOST) and not ENV.TRUST_PROXY
 SILENCED_SYSTEM_CHECKS = [f"security.W{number}" for number in ("004", "008", "012", "016")] if _ONLY_HERE else []
 
 LOGGING: dict[str, Any] = {

@@ -5,8 +5,8 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 
-from accounts.ticket_view import ticket
 from yapserver.dashboard import live
+from yapserver.trial_view import ticket
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("inference.http.urls")),

@@ -6,23 +6,20 @@ its ``role``. vLLM's own label ``engine`` numbers the parts of one engine and st
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from accounts.authentication import credentials_from_request
-from accounts.defaults import default_limits
-from accounts.selectors import find_caller_sync
+from accounts.authentication import caller_of_request
+from accounts.key_guesses import TooManyWrongKeys
+from inference.http.access import is_from_this_machine
 from inference.http.views import SCOPE_KEY, ServerStatus
 
 ROLE = "role"
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 
 
 class _Registry(Protocol):
@@ -50,10 +47,15 @@ class Merged:
 
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus' text format; 401 without a key, 503 in a process that serves no conversation."""
-    if not (_from_this_machine(request) and settings.ENV.METRICS_PUBLIC_LOOPBACK) and not _has_key(request):
-        challenge = {"WWW-Authenticate": 'Bearer realm="yap"'}
-        return JsonResponse({"detail": "A key is needed."}, status=401, headers=challenge)
+    """Prometheus' text format.
+
+    401 without a valid key, 403 for a key without the right to read metrics, 429 after too many wrong keys, 503 in a
+    process without engines.
+    """
+    if not is_from_this_machine(request):
+        refusal = _refusal(request)
+        if refusal is not None:
+            return refusal
     server: ServerStatus | None = getattr(request, "scope", {}).get(SCOPE_KEY)
     if server is None:
         return JsonResponse({"detail": "this process runs no engines"}, status=503)
@@ -62,20 +64,16 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(generate_latest(Merged(serving.metrics.registry, engines)), content_type=CONTENT_TYPE_LATEST)
 
 
-def _from_this_machine(request: HttpRequest) -> bool:
-    """Whether the peer itself is a loopback address. What came through a proxy is not, whatever its headers say."""
-    if any(name in request.headers for name in _FORWARDED):
-        return False
+def _refusal(request: HttpRequest) -> HttpResponse | None:
+    """The answer to a request whose key may not read metrics; None where it may."""
     try:
-        address = ipaddress.ip_address(str(request.META.get("REMOTE_ADDR", "")))
-    except ValueError:  # a Unix socket has none
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _has_key(request: HttpRequest) -> bool:
-    given = credentials_from_request(request)
-    if given.key is None:
-        return False
-    return find_caller_sync(given.key, default_limits(settings.ENV), settings.ENV.TEXT_API_KEY) is not None
+        caller = caller_of_request(request)
+    except TooManyWrongKeys as error:
+        headers = {"Retry-After": str(error.retry_in)}
+        return JsonResponse({"detail": "Too many wrong API keys from this address."}, status=429, headers=headers)
+    if caller is None:
+        challenge = {"WWW-Authenticate": 'Bearer realm="yap"'}
+        return JsonResponse({"detail": "An API key is required."}, status=401, headers=challenge)
+    if not caller.may_read_metrics:
+        return JsonResponse({"detail": "This API key may not read metrics."}, status=403)
+    return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Any, cast
 
 from asgiref.sync import async_to_sync
 from drf_spectacular.utils import OpenApiResponse, extend_schema, inline_serializer
@@ -13,7 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlots
+from inference.http.access import may_read_metrics
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 
@@ -102,6 +105,8 @@ class ReadyView(APIView):
         if ready:
             return Response({"status": "ready"})
         state, wait = ("dead", 5) if server is None else (server.state(), server.serving.engines.retry_in)
+        if not may_read_metrics(request._request):
+            reason = state  # an engine's failure text names paths and versions
         answer = Response(
             {"status": state, "reason": reason, "retry_in": wait}, status=status.HTTP_503_SERVICE_UNAVAILABLE
         )
@@ -119,27 +124,38 @@ class StatusView(APIView):
                 "status": serializers.CharField(),
                 "connections": _Connections,
                 "healthy": serializers.BooleanField(),
-                "turns_running": serializers.IntegerField(),
-                "engines": serializers.DictField(),
-                "models": serializers.DictField(),
+                "turns_running": serializers.IntegerField(
+                    required=False, help_text="Only for keys that may read metrics."
+                ),
+                "engines": serializers.DictField(
+                    help_text="By role. Keys that may not read metrics get the `state` of each engine alone."
+                ),
+                "models": serializers.DictField(help_text="Model names by role; for a local model the folder's name."),
                 "version": serializers.CharField(),
             },
         )
     )
     def get(self, request: Request) -> Response:
-        """Connections, engines, models, version."""
+        """Returns connections, engines, models and version."""
         server = status_of(request)
         if server is None:
             return Response({"detail": "this process runs no engines"}, status=status.HTTP_503_SERVICE_UNAVAILABLE)
-        engines = server.serving.engines.status()
-        return Response(
-            {
-                "status": "running",
-                "connections": async_to_sync(server.slots.snapshot)(),
-                "healthy": server.serving.ready,
-                "turns_running": server.registry.running,
-                "engines": engines,
-                "models": {role: told["model"] for role, told in engines.items()},
-                "version": server.version,
-            }
-        )
+        engines = {
+            role: {**told, "model": model_name(told["model"])} for role, told in server.serving.engines.status().items()
+        }
+        answer = {
+            "status": "running",
+            "connections": async_to_sync(server.slots.snapshot)(),
+            "healthy": server.serving.ready,
+            "engines": {role: {"state": told["state"]} for role, told in engines.items()},
+            "models": {role: told["model"] for role, told in engines.items()},
+            "version": server.version,
+        }
+        if cast(Caller, request.auth).may_read_metrics:
+            answer |= {"turns_running": server.registry.running, "engines": engines}
+        return Response(answer)
+
+
+def model_name(model: str) -> str:
+    """A model's name without the folders of this machine; a Hub id stays whole."""
+    return PurePath(model).name if model.startswith(("/", ".", "~")) else model

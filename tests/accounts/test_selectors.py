@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -13,7 +12,7 @@ from accounts import services
 from accounts.callers import Caller, Window
 from accounts.keys import ENV_PREFIX, mint
 from accounts.models import ApiKey
-from accounts.selectors import caller_for, find_caller, find_caller_sync
+from accounts.selectors import caller_for_sync, find_caller_sync
 from personas.models import Persona
 from tests.accounts.conftest import DEFAULTS
 
@@ -21,9 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def find(key: str, text_api_key: str | None = None) -> Caller | None:
-    found = async_to_sync(find_caller)(key, DEFAULTS, text_api_key)
-    assert found == find_caller_sync(key, DEFAULTS, text_api_key)  # one check for both worlds
-    return found
+    return find_caller_sync(key, DEFAULTS, text_api_key)
 
 
 def make(**fields: Any) -> tuple[ApiKey, str]:
@@ -57,7 +54,7 @@ def test_one_query_also_with_personas() -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        found = async_to_sync(find_caller)(full, DEFAULTS, None)
+        found = find_caller_sync(full, DEFAULTS, None)
     assert len(queries) == 1
     assert found is not None
     assert found.personas == frozenset({"ada", "bob"})
@@ -111,14 +108,14 @@ def test_a_rotated_secret_is_good_until_its_time_and_its_connections_end_with_it
     fresh = find(new)
     assert fresh is not None
     assert fresh.expires_at is None
-    for still in (find(old), async_to_sync(caller_for)(row.pk, DEFAULTS, connected.fingerprint)):
+    for still in (find(old), caller_for_sync(row.pk, DEFAULTS, connected.fingerprint)):
         assert still is not None
         assert still.expires_at == until.timestamp()
-    assert async_to_sync(caller_for)(row.pk, DEFAULTS, fresh.fingerprint) == fresh
+    assert caller_for_sync(row.pk, DEFAULTS, fresh.fingerprint) == fresh
 
     ApiKey.objects.update(previous_until=timezone.now())
     assert find(old) is None
-    assert async_to_sync(caller_for)(row.pk, DEFAULTS, connected.fingerprint) is None
+    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) is None
     assert find(new) is not None
 
 
@@ -126,15 +123,15 @@ def test_a_live_connection_reads_its_limits_anew() -> None:
     row, full = make(max_messages=5)
     connected = find(full)
     assert connected is not None
-    assert async_to_sync(caller_for)(row.pk, DEFAULTS, connected.fingerprint) == connected
+    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) == connected
     row.max_messages = 9
     services.save_key(row)
-    again = async_to_sync(caller_for)(row.pk, DEFAULTS, connected.fingerprint)
+    again = caller_for_sync(row.pk, DEFAULTS, connected.fingerprint)
     assert again is not None
     assert again.limits.messages.limit == 9
     services.revoke_key(row)
-    assert async_to_sync(caller_for)(row.pk, DEFAULTS, connected.fingerprint) is None
-    assert async_to_sync(caller_for)(row.pk + 1, DEFAULTS) is None
+    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) is None
+    assert caller_for_sync(row.pk + 1, DEFAULTS) is None
 
 
 def test_the_fingerprint_is_not_in_what_is_printed() -> None:

@@ -63,7 +63,7 @@ async def server() -> AsyncIterator[Server]:
     own = Limits(FREE, FREE, FREE, connections=1)
     callers = {KEY: UNLIMITED, "key-two": replace(UNLIMITED, prefix="two", limits=own)}
 
-    async def find(key: str) -> Caller | None:
+    async def find(key: str, network: str) -> Caller | None:
         return callers.get(key)
 
     slots = MemoryConnectionSlots(2)
@@ -193,7 +193,7 @@ async def test_a_server_that_drains_while_a_client_waits_for_a_place(server: Ser
 
 
 async def test_a_lookup_that_fails(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    async def away(key: str) -> Caller | None:
+    async def away(key: str, network: str) -> Caller | None:
         raise OSError("database at /secret/slot is away")
 
     server.admission = replace(server.admission, find_caller=away)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from accounts.addresses import network_of
 from tests.security.conftest import StartServer
 from tests.security.raw_socket import connect, exchange, open_until, read_answer, status
 from tests.server import YapServer
 from tests.wsclient import client
 from yapserver import http_limits
-from yapserver.http_limits import KIB, MIB, SocketCounter, max_body_bytes, network_of
+from yapserver.http_limits import KIB, MIB, SocketCounter, max_body_bytes
 
 HEAD = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n"
 PATHS = [

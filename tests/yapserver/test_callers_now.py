@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 
-from accounts import services, tickets
+from accounts import services
 from accounts.callers import Caller
 from inference.engines.service import EngineService
 from tests.accounts.conftest import DEFAULTS
 from tests.fakes.serving import UNLIMITED
+from yapserver import trial_tickets
 from yapserver.runtime import ServerRuntime
 
 
@@ -24,13 +26,24 @@ def runtime() -> Iterator[ServerRuntime]:
     made._lookups.shutdown()
 
 
+@pytest.mark.django_db
 def test_a_ticket_ends_at_its_time_and_the_servers_own_key_never(runtime: ServerRuntime) -> None:
-    found = tickets.read(tickets.mint(1, "ada"), DEFAULTS)
-    assert found is not None
-    caller = found[1]
+    operator = User.objects.create_superuser("operator")
+    caller = trial_tickets.find_caller(trial_tickets.mint(operator.pk, "ada"), DEFAULTS)
+    assert caller is not None
     assert runtime._caller_now(caller) is caller
     assert runtime._caller_now(replace(caller, expires_at=time.time() - 0.1)) is None
     assert runtime._caller_now(UNLIMITED) is UNLIMITED
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", [{"is_active": False}, {"is_staff": False}, {"is_superuser": False}])
+def test_a_ticket_ends_with_its_operators_rights(runtime: ServerRuntime, change: dict[str, bool]) -> None:
+    operator = User.objects.create_superuser("operator")
+    caller = trial_tickets.find_caller(trial_tickets.mint(operator.pk, "ada"), DEFAULTS)
+    assert caller is not None
+    User.objects.filter(pk=operator.pk).update(**change)
+    assert runtime._caller_now(caller) is None
 
 
 @pytest.mark.django_db

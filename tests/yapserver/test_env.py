@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from yapserver.env import Environment, read
+from yapserver.env import Environment, explain, read
 
 SECRETS = ("TEXT_API_KEY", "HF_TOKEN", "SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 
@@ -111,7 +112,9 @@ def test_the_hub_token_is_mirrored(monkeypatch: pytest.MonkeyPatch, given: str, 
 
     monkeypatch.setenv(other, "")  # put back by monkeypatch
     monkeypatch.setenv(given, "hf_x")
-    assert read().HF_TOKEN == "hf_x"
+    token = read().HF_TOKEN
+    assert token is not None
+    assert token.get_secret_value() == "hf_x"
     assert os.environ[other] == "hf_x"
 
 
@@ -119,3 +122,21 @@ def test_settings_are_frozen() -> None:
     env = read()
     with pytest.raises(ValueError, match="frozen"):
         setattr(env, "PORT", 1)  # noqa: B010 - checkers know it too
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "yap.example"])
+def test_a_short_key_is_refused_where_others_reach_the_server(host: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Environment(TEXT_API_KEY="fifteen-letters", HOST=host)
+    line = explain(refused.value)
+    assert line.startswith("TEXT_API_KEY has 15 characters")
+    assert "fifteen-letters" not in line
+    assert host == Environment(TEXT_API_KEY="sixteen-letters!", HOST=host).HOST
+    for name in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert Environment(TEXT_API_KEY="short", HOST=name).text_api_key == "short"
+
+
+def test_secrets_have_no_text_form() -> None:
+    env = Environment(TEXT_API_KEY="hV7tq2mLr9wZc4nBd8fK", HF_TOKEN="hf_Zq3x9", SECRET_KEY="dj-Zq3x9")
+    for text in (repr(env), str(env), f"{env.TEXT_API_KEY}{env.HF_TOKEN}{env.SECRET_KEY}"):
+        assert not any(secret in text for secret in ("hV7tq2mLr9wZc4nBd8fK", "hf_Zq3x9", "dj-Zq3x9"))

@@ -10,6 +10,7 @@ import dotenv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from yapserver import environment_files
 from yapserver.env import Environment, read
@@ -151,14 +152,15 @@ def test_settings_come_from_the_file(env_file: Path, monkeypatch: pytest.MonkeyP
     env_file.write_text("PORT=8123\nMAX_CONCURRENT_CONNECTIONS=3\nTEXT_API_KEY=from-the-file\n")
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "5")
     settings = read()
-    assert (settings.PORT, settings.MAX_CONCURRENT_CONNECTIONS, settings.TEXT_API_KEY) == (8123, 5, "from-the-file")
+    assert (settings.PORT, settings.MAX_CONCURRENT_CONNECTIONS, settings.text_api_key) == (8123, 5, "from-the-file")
 
 
 @pytest.mark.parametrize("name", ["TEXT_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"])
 def test_every_secret_may_be_a_file(env_file: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_text("redis://s3cret\n")
     env_file.write_text(f"{name}_FILE={tmp_path / 'secret'}\n")
-    assert getattr(read(), name) == "redis://s3cret"
+    value = getattr(read(), name)
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == "redis://s3cret"
     assert name not in os.environ
 
 
@@ -166,7 +168,9 @@ def test_every_secret_may_be_a_file(env_file: Path, tmp_path: Path, name: str) -
 def test_the_hub_token_of_a_file_is_in_the_environment(env_file: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_text("hf_x")
     env_file.write_text(f"{name}_FILE={tmp_path / 'secret'}\n")
-    assert read().HF_TOKEN == "hf_x"
+    token = read().HF_TOKEN
+    assert token is not None
+    assert token.get_secret_value() == "hf_x"
     assert os.environ["HF_TOKEN"] == os.environ["HUGGINGFACE_HUB_TOKEN"] == "hf_x"
 
 

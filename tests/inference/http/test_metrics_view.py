@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
+from accounts import services
 from accounts.connection_slots import MemoryConnectionSlots
 from inference.engines.base import EngineRole
 from inference.http.metrics_view import Merged, metrics
@@ -56,6 +57,7 @@ async def facts() -> AsyncIterator[ServerStatus]:
 
 
 async def ask(facts: ServerStatus | None, address: str = "127.0.0.1", **headers: str) -> Any:
+    headers = {"Host": "localhost:8000", **headers}
     own = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/metrics", "query_string": b"", "headers": own}
     scope["client"] = [address, 4000]
@@ -81,6 +83,23 @@ async def test_loopback_needs_no_key(facts: ServerStatus) -> None:
 )
 async def test_a_proxy_on_this_machine_is_not_this_machine(facts: ServerStatus, headers: dict[str, str]) -> None:
     assert (await ask(facts, **headers)).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost.evil.example:8000"])
+async def test_a_name_that_was_rebound_to_this_machine_is_a_stranger(facts: ServerStatus, host: str) -> None:
+    assert (await ask(facts, Host=host)).status_code == 401
+
+
+async def test_loopback_names_in_any_form(facts: ServerStatus) -> None:
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+        assert (await ask(facts, Host=host)).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_key_needs_the_right_to_read_metrics(facts: ServerStatus) -> None:
+    for right, code in ((False, 403), (True, 200)):
+        _, full = await sync_to_async(services.create_key)("scraper", may_read_metrics=right)
+        assert (await ask(facts, "192.0.2.7", **{"X-API-Key": full})).status_code == code
 
 
 async def test_others_need_a_key(facts: ServerStatus, settings: Settings) -> None:

@@ -8,18 +8,20 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from accounts import services
 from accounts.connection_slots import MemoryConnectionSlots
 from inference.engines.base import EngineRole
-from inference.http.views import SCOPE_KEY, ServerStatus
+from inference.http.views import SCOPE_KEY, ServerStatus, model_name
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import START, UNLIMITED, Line, make_serving
 
-TEXT_API_KEY: str = settings.ENV.TEXT_API_KEY or ""
+TEXT_API_KEY: str = settings.ENV.text_api_key or ""
 KEY = {"X-API-Key": TEXT_API_KEY}
 
 
@@ -37,7 +39,7 @@ def client(facts: ServerStatus | None) -> httpx.AsyncClient:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await django({**scope, SCOPE_KEY: facts} if facts else scope, receive, send)
 
-    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://127.0.0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,35 @@ async def test_not_ready_and_why(server: Server) -> None:
     server.serving.engines.failure = "the chat engine does not come back: broken"
     told = await unready(server)
     assert (told["status"], told["reason"]) == ("dead", "the chat engine does not come back: broken")
+
+
+async def test_a_stranger_learns_that_it_is_not_ready_and_no_more(server: Server) -> None:
+    server.serving.engines.failure = "the chat engine does not come back: /home/operator/models is broken"
+    server.serving.started = False
+    for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-For": "::1", **KEY}):
+        told = (await server.client.get("/readyz", headers=headers)).json()
+        assert (told["status"], "/home" in told["reason"]) == ("dead", "X-API-Key" in headers)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_key_without_the_right_gets_half_the_status(server: Server) -> None:
+    server.chat.model = "/home/operator/models/some-model"
+    _, full = await sync_to_async(services.create_key)("customer")
+    told = (await server.client.get("/status", headers={"X-API-Key": full})).json()
+    assert "turns_running" not in told
+    assert told["engines"] == {"chat": {"state": "ready"}, "tool": {"state": "ready"}}
+    assert "/home" not in str(told)
+    _, full = await sync_to_async(services.create_key)("monitoring", may_read_metrics=True)
+    told = (await server.client.get("/status", headers={"X-API-Key": full})).json()
+    assert "device" in told["engines"]["chat"] or "model" in told["engines"]["chat"]
+    assert "turns_running" in told
+    assert "/home" not in str(told)
+
+
+def test_model_names_have_no_folders() -> None:
+    assert model_name("/srv/models/some-model/") == "some-model"
+    assert model_name("./models/x") == "x"
+    assert model_name("owner/model") == "owner/model"
 
 
 @pytest.mark.parametrize(

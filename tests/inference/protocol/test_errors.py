@@ -71,7 +71,7 @@ def connecting(key: str = "good", **changes: Any) -> Provoke:
             if name != "slots":
                 setattr(serving, name, value)
 
-        async def find(presented: str) -> Caller | None:
+        async def find(presented: str, network: str) -> Caller | None:
             return UNLIMITED if presented == "good" else None
 
         admission = Admission(find, MemoryConnectionSlots(changes.get("slots", 1)), 0.0, 1008, 1013)
