@@ -23,7 +23,8 @@ MAX_WORDS = 30
 # The list grows until it holds everything of PACKAGES.
 CHECKED = ("yapserver/env.py", "scripts/env_tables.py")
 DOCUMENTS = tuple(
-    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    ROOT / name
+    for name in ("README.md", "ADVANCED.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 )
 
 _BANNED = re.compile("|".join(rf"\b{re.escape(words)}\b".replace(r"\ ", r"[\s#]+") for words in BANNED), re.IGNORECASE)
