@@ -1,10 +1,10 @@
-"""The room of who may use the server: keys, limits, usage."""
+"""The app of API keys, limits and usage."""
 
 from django.apps import AppConfig
 
 
 class AccountsConfig(AppConfig):
-    """Models, admin and verbs; knows nothing of engines or sockets."""
+    """Models, admin, services and selectors. Depends on ``personas``, not on engines or sockets."""
 
     name = "accounts"
     default_auto_field = "django.db.models.BigAutoField"

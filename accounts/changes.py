@@ -1,4 +1,4 @@
-"""One call after the commit of every change to a key. Explicit, not signals: the verbs that write end with it."""
+"""Announces every committed change to a key. Services call :func:`announce` themselves; there are no signals."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from django.db import transaction
 Announce = Callable[[str, str], None]
 
 
-def _nobody(_topic: str, _detail: str) -> None:
-    """Nobody listens: a management command, a test."""
+def _ignore(_topic: str, _detail: str) -> None:
+    """Used where no process serves: a management command, a test."""
 
 
-_announce: Announce = _nobody
+_announce: Announce = _ignore
 
 
 def use(announce: Announce | None) -> None:
-    """Registers who is told (the composition root's part); None: nobody."""
+    """Register the listener of this process; None removes it. The composition root calls this."""
     global _announce
-    _announce = announce or _nobody
+    _announce = announce or _ignore
 
 
 def announce(topic: str, ident: int | str) -> None:
-    """Tells ``(topic, ident)`` once this transaction is committed; ``("key", "<id>")`` for a key."""
+    """Call the listener with ``(topic, ident)`` after the commit of this transaction; ``("key", "<id>")`` for a key."""
     transaction.on_commit(lambda: _announce(topic, str(ident)))

@@ -1,4 +1,4 @@
-"""System checks of this room."""
+"""System checks of this app."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLACEHOLDERS = ("changeme", "change-me", "secret", "your", "test", "example", "
 
 @checks.register(checks.Tags.security)
 def text_api_key(**_: Any) -> list[checks.CheckMessage]:
-    """``TEXT_API_KEY`` is a key like any other: it must not be guessable where the server is meant for others."""
+    """Warn of a ``TEXT_API_KEY`` that can be guessed. Beyond loopback, ``yapserver.env`` refuses a short one."""
     key = settings.ENV.text_api_key
     if settings.DEBUG or not key:
         return []

@@ -1,4 +1,4 @@
-"""Finding the key in a request: one pure function for the WebSocket and for REST. No Django here."""
+"""Finds the API key in a request: one pure function for the WebSocket and for HTTP. No Django."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _KEY_PROTOCOL = "yap.key."
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request presents. ``conflict``: two different keys at once, to be refused (``key`` is then None).
+    """The credentials that a request presents.
 
-    ``subprotocol`` is what a WebSocket handshake must be answered with, None for nothing.
+    Attributes:
+        key: The API key; None where there is none, or where there are two.
+        conflict: Whether two different keys were presented, which is refused.
+        subprotocol: The WebSocket subprotocol to answer with; None for none.
     """
 
     key: str | None = field(default=None, repr=False)
@@ -26,9 +29,13 @@ class Credentials:
 def find_credentials(
     headers: Iterable[tuple[bytes, bytes]], query_string: bytes = b"", subprotocols: Sequence[str] = ()
 ) -> Credentials:
-    """The key from ``X-API-Key``, ``Authorization: Bearer``, ``?api_key=`` or the subprotocol ``yap.key.<KEY>``.
+    """Find the key in ``X-API-Key``, ``Authorization: Bearer``, ``?api_key=`` or the subprotocol ``yap.key.<KEY>``.
 
-    Header names in any case, as ASGI gives them. An empty key counts as none; the same key twice is one key.
+    Args:
+        headers: Names (in any case) and values, as ASGI gives them.
+
+    Returns:
+        The credentials. An empty key counts as none; the same key twice is one key.
     """
     found = {value for name, value in parse_qsl(query_string.decode("latin-1")) if name == "api_key"}
     for raw_name, raw_value in headers:
@@ -47,7 +54,7 @@ def find_credentials(
 
 
 def credentials_from_scope(scope: Mapping[str, Any]) -> Credentials:
-    """The same of an ASGI ``http`` or ``websocket`` scope."""
+    """The credentials of an ASGI ``http`` or ``websocket`` scope."""
     return find_credentials(
         scope.get("headers", ()), scope.get("query_string", b""), tuple(scope.get("subprotocols") or ())
     )

@@ -1,4 +1,4 @@
-"""The server's own limits, from its environment: what a key with empty limits gets."""
+"""The server's own limits, from its environment. They apply wherever a key's own limit is empty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from accounts.callers import Limits, Window
 
 
 class Settings(Protocol):
-    """The part of the typed environment that is read here."""
+    """The variables of the typed environment that are read here."""
 
     @property
     def WS_MAX_MESSAGES_PER_WINDOW(self) -> int: ...  # noqa: N802
@@ -25,7 +25,7 @@ class Settings(Protocol):
 
 
 def default_limits(env: Settings) -> Limits:
-    """The limits of ``TEXT_API_KEY``, and of a key wherever its own are empty."""
+    """The limits of ``TEXT_API_KEY``, and of every key whose own limits are empty."""
     return Limits(
         messages=Window(env.WS_MAX_MESSAGES_PER_WINDOW, env.WS_MESSAGE_WINDOW_SECONDS),
         cancels=Window(env.WS_MAX_CANCELS_PER_WINDOW, env.WS_CANCEL_WINDOW_SECONDS),

@@ -1,4 +1,4 @@
-"""Rolling windows: at most so many events in any stretch of so many seconds. One per connection, in memory."""
+"""Rolling windows: at most N events in any S seconds. One per connection and kind of message, in memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from accounts.callers import Window
 
 
 class RollingWindow:
-    """Counts what was let through; what was refused takes no slot. 0 in either part switches the window off.
+    """Counts admitted events. A refused event takes no slot; 0 in either part of ``window`` switches the window off.
 
-    ``window`` may be replaced at any time and governs the next event; at most ``window.limit`` times are remembered.
+    ``window`` may be replaced at any time and applies to the next event. At most ``window.limit`` times are stored.
     """
 
     __slots__ = ("_times", "window")
@@ -20,7 +20,14 @@ class RollingWindow:
         self._times: deque[float] = deque()
 
     def take(self, now: float) -> float:
-        """0.0 and a slot taken, or the seconds until a slot is free. ``now`` is a monotonic clock in seconds."""
+        """Take a slot.
+
+        Args:
+            now: A monotonic clock, in seconds.
+
+        Returns:
+            0.0 where a slot was taken, else the seconds until one is free.
+        """
         limit, seconds = self.window.limit, self.window.seconds
         if limit <= 0 or seconds <= 0:
             self._times.clear()
@@ -29,12 +36,12 @@ class RollingWindow:
         while times and times[0] <= now - seconds:
             times.popleft()
         if len(times) >= limit:
-            # After a limit was lowered more than one slot has to fall free.
+            # After a limit was lowered, more than one slot has to expire first.
             return max(times[len(times) - limit] + seconds - now, 1e-3)
         times.append(now)
         return 0.0
 
     def give_back(self) -> None:
-        """The event that took the last slot was refused after all, by another window."""
+        """Return the slot that was taken last: another window refused its event."""
         if self._times:
             self._times.pop()

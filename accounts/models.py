@@ -1,10 +1,10 @@
-"""What is stored about callers: their keys (never a secret) and what they used."""
+"""API keys (never their secrets), their rights to personas, and usage."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxLengthValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -28,20 +28,22 @@ def _limit(label: str, least: int = 0) -> models.PositiveIntegerField[int | None
 
 
 class ApiKey(models.Model):
-    """One caller. Its key is ``yap_<prefix>_<secret>``, of which only the SHA-256 is kept.
+    """An API key. Its text is ``yap_<prefix>_<secret>``; only the SHA-256 of it is stored.
 
-    A limit that is None is the server's default. ``previous_hash`` is the secret before a rotation, good until
-    ``previous_until``. A revoked key stays revoked.
+    A limit of None means the server's own. ``previous_hash`` belongs to the secret before a rotation, which is valid
+    until ``previous_until``. A revoked key stays revoked.
     """
 
-    name = models.CharField(max_length=100, help_text="Who or what uses this key.")
+    name = models.CharField(max_length=100, help_text="The user or application of this key.")
     prefix = models.CharField(
         max_length=8, unique=True, editable=False, help_text="The part of the key that logs show."
     )
     hash = models.CharField(max_length=64, editable=False)
     previous_hash = models.CharField(max_length=64, blank=True, default="", editable=False)
     previous_until = models.DateTimeField("old secret valid until", null=True, blank=True, editable=False)
-    note = models.TextField(blank=True, help_text="For operators only.")
+    note = models.TextField(
+        blank=True, max_length=2000, validators=[MaxLengthValidator(2000)], help_text="Shown to operators only."
+    )
     created_at = models.DateTimeField("created", default=timezone.now, editable=False)
     last_used_at = models.DateTimeField("last used", null=True, blank=True, editable=False)
     expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")
@@ -63,7 +65,7 @@ class ApiKey(models.Model):
         through="KeyPersona",
         blank=True,
         related_name="+",
-        help_text="What this key may use. Empty: every enabled persona.",
+        help_text="Personas that this key may use. Empty: every enabled persona.",
     )
     allow_own_chat_prompt = models.BooleanField("may send its own chat_prompt", default=True)
     allow_own_tool_prompt = models.BooleanField("may send its own tool_prompt", default=True)
@@ -103,7 +105,7 @@ class ApiKey(models.Model):
 
 
 class KeyPersona(models.Model):
-    """A key's right to a persona. A persona that keys are held to cannot be deleted: they would then be free."""
+    """A key's right to a persona. Such a persona cannot be deleted: a key without rows here may use every persona."""
 
     key = models.ForeignKey(ApiKey, on_delete=models.CASCADE)
     persona = models.ForeignKey("personas.Persona", on_delete=models.PROTECT, related_name="+")
@@ -113,11 +115,11 @@ class KeyPersona(models.Model):
         constraints = (models.UniqueConstraint(fields=("key", "persona"), name="keypersona_once"),)
 
     def __str__(self) -> str:
-        return "a key that may use only named personas"  # seen by staff who may not see keys
+        return "a key that may use only named personas"  # staff without the right to view keys sees this text
 
 
 class Period(models.TextChoices):
-    """How long a usage row's bucket is."""
+    """The length of a usage row's bucket."""
 
     MINUTE = "minute"
     HOUR = "hour"
@@ -129,11 +131,11 @@ def _count(label: str = "") -> models.PositiveBigIntegerField[int, int]:
 
 
 class Usage(models.Model):
-    """What one key did with one persona in one bucket of time (UTC).
+    """Counts of one key with one persona in one bucket of time (UTC).
 
-    Rolling up *moves* counts from minutes to hours to days, so that the sum over all rows of a span is always exact.
-    ``key_prefix`` is text, so that a row outlives its key and ``TEXT_API_KEY`` has rows too (``env``); ``persona`` is a
-    slug, empty where the client sent its own prompt. ``ttft`` is a histogram as in ``accounts.histogram``.
+    A roll-up moves counts from minutes to hours to days, so the sum over all rows of a span is always exact.
+    ``key_prefix`` is text: a row outlives its key, and ``TEXT_API_KEY`` has rows too (``env``). ``persona`` is a slug,
+    empty where the client sent its own prompt. ``ttft`` is a histogram as in ``accounts.histogram``.
     """
 
     period = models.CharField(max_length=6, choices=Period)

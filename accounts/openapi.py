@@ -1,4 +1,4 @@
-"""How the OpenAPI schema describes the key check."""
+"""The OpenAPI description of the key check."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from drf_spectacular.openapi import AutoSchema
 
 
 class KeyScheme(OpenApiAuthenticationExtension):
-    """Three ways to present one key."""
+    """Describes the three places where a request may carry its key: header, bearer token, query."""
 
     target_class = "accounts.authentication.KeyAuthentication"
     name = ("header", "bearer", "query")
 
     def get_security_definition(self, auto_schema: AutoSchema) -> list[dict[str, Any]]:
-        """In the order of their names."""
+        """The security schemes, in the order of :attr:`name`."""
         return [
             {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             {"type": "http", "scheme": "bearer"},
@@ -23,5 +23,5 @@ class KeyScheme(OpenApiAuthenticationExtension):
         ]
 
     def get_security_requirement(self, auto_schema: AutoSchema) -> list[dict[str, list[str]]]:
-        """Any one of them."""
+        """One requirement for each scheme: any one of them is enough."""
         return [{name: []} for name in self.name]

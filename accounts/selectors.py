@@ -1,12 +1,13 @@
-"""Reads of keys: who calls, and what they used today. Called at connect and when an admin changed something."""
+"""Reads of keys: the caller of a key, its use today, and keys that may be deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import F, Sum
+from django.conf import settings
+from django.db.models import F, Q, QuerySet, Sum
 from django.utils import timezone
 
 from accounts.callers import Caller, Limits, Window
@@ -60,12 +61,18 @@ def tokens_today(prefix: str, now: float) -> int:
     return int(sums["total"] or 0)
 
 
+def deletable_keys() -> QuerySet[ApiKey]:
+    """Keys whose deletion leaves no usage unexplained: never used, or revoked for longer than usage is kept."""
+    kept_since = timezone.now() - timedelta(days=settings.ENV.USAGE_KEEP_DAYS)
+    return ApiKey.objects.filter(Q(last_used_at__isnull=True) | Q(revoked_at__lt=kept_since))
+
+
 def _env_caller(defaults: Limits) -> Caller:
     return Caller(key_id=None, prefix=ENV_PREFIX, name="TEXT_API_KEY", limits=defaults, may_read_metrics=True)
 
 
 def _caller(rows: Iterable[_Row], fingerprint: str | None, defaults: Limits, now: datetime) -> Caller | None:
-    """``fingerprint`` None: whoever holds the current secret."""
+    """The caller of these rows of one key. ``fingerprint`` None stands for the current secret."""
     rows = list(rows)
     if not rows:
         return None

@@ -1,7 +1,8 @@
-"""The verbs that write: keys."""
+"""Writes of API keys: issue, edit, revoke, rotate, delete. Every one announces the key after the commit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,14 @@ from accounts.models import ApiKey
 
 
 def issue_key(row: ApiKey) -> str:
-    """Gives an unsaved row its secret and saves it. Returns the full key: the only time it can be read."""
+    """Give an unsaved row its secret and save it.
+
+    Returns:
+        The full key. This is the only time that it can be read.
+
+    Raises:
+        ValueError: The row was saved before.
+    """
     if not row._state.adding:
         raise ValueError("this key has been issued; rotate it for a new secret")
     minted = mint()
@@ -26,9 +34,16 @@ def issue_key(row: ApiKey) -> str:
 
 @transaction.atomic
 def create_key(name: str, **fields: Any) -> tuple[ApiKey, str]:
-    """A new key and, once, its full text. ``fields`` are columns of :class:`ApiKey`, and ``personas`` a list of rows.
+    """Create a key.
 
-    Raises ``ValidationError``.
+    Args:
+        fields: Columns of :class:`ApiKey`, and ``personas``, a list of rows.
+
+    Returns:
+        The row and, once, the full key.
+
+    Raises:
+        ValidationError: A field is invalid.
     """
     personas = fields.pop("personas", ())
     row = ApiKey(name=name, **fields)
@@ -40,7 +55,7 @@ def create_key(name: str, **fields: Any) -> tuple[ApiKey, str]:
 
 @transaction.atomic
 def save_key(row: ApiKey) -> None:
-    """Saves an edited key. Its secrets and its revocation are not an edit: those columns are left as they are."""
+    """Save an edited key. Columns that no form edits (secrets, revocation) keep what the database has."""
     columns = {field.name for field in row._meta.concrete_fields if field.editable and not field.primary_key}
     row.save(update_fields=columns)
     announce("key", row.pk)
@@ -48,7 +63,7 @@ def save_key(row: ApiKey) -> None:
 
 @transaction.atomic
 def revoke_key(row: ApiKey, now: datetime | None = None) -> bool:
-    """Turns a key off for good. False where it already was."""
+    """Revoke a key for good. Returns False where it was revoked before."""
     when = now or timezone.now()
     if not ApiKey.objects.filter(pk=row.pk, revoked_at__isnull=True).update(revoked_at=when):
         return False
@@ -59,9 +74,16 @@ def revoke_key(row: ApiKey, now: datetime | None = None) -> bool:
 
 @transaction.atomic
 def rotate_key(row: ApiKey, old_valid_until: datetime | None = None) -> str:
-    """A new secret beside the old one, which stays good until ``old_valid_until`` (None: not a moment longer).
+    """Give a key a new secret. A secret from an earlier rotation ends here.
 
-    Returns the full key, once. A secret from an earlier rotation ends here. Raises ``ValueError`` for a revoked key.
+    Args:
+        old_valid_until: When the current secret ends; None or a past time: now.
+
+    Returns:
+        The full key. This is the only time that it can be read.
+
+    Raises:
+        ValueError: The key is revoked.
     """
     current = ApiKey.objects.select_for_update().get(pk=row.pk)
     if current.revoked_at is not None:
@@ -73,3 +95,19 @@ def rotate_key(row: ApiKey, old_valid_until: datetime | None = None) -> str:
     row.save(update_fields=("hash", "previous_hash", "previous_until"))
     announce("key", row.pk)
     return minted.full
+
+
+@transaction.atomic
+def delete_keys(rows: Iterable[ApiKey]) -> int:
+    """Delete keys. Their connections end; usage rows stay. Returns how many there were."""
+    idents = [row.pk for row in rows]
+    deleted = ApiKey.objects.filter(pk__in=idents).count()
+    ApiKey.objects.filter(pk__in=idents).delete()
+    for ident in idents:
+        announce("key", ident)
+    return deleted
+
+
+def purge_revoked_keys(before: datetime) -> int:
+    """Delete keys that were revoked before a time. Returns how many."""
+    return delete_keys(ApiKey.objects.filter(revoked_at__lt=before))

@@ -1,4 +1,4 @@
-"""REST of this room."""
+"""REST routes of this app."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""What was used, to look at: nothing here can be added, changed or removed by hand."""
+"""Usage rows, read-only: nothing can be added, changed or removed by hand."""
 
 from __future__ import annotations
 

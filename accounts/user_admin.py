@@ -1,4 +1,4 @@
-"""Django's own users and groups, in the look of the other pages."""
+"""Django's users and groups, with the admin theme's forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class StaffAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]
-    """Operators and their rights."""
+    """Staff users and their rights."""
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -23,4 +23,4 @@ class StaffAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]
 
 @admin.register(Group)
 class StaffGroupAdmin(GroupAdmin, ModelAdmin):
-    """Rights that several operators share."""
+    """Rights that several staff users share."""

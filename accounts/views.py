@@ -1,4 +1,4 @@
-"""REST: what a key has used, told to whoever holds it."""
+"""REST: the usage of the key that asks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PERIODS = {"hour": _Period("minute", 60), "day": _Period("hour", 24), "month": _
 
 
 class CountsSerializer(serializers.Serializer[Any]):
-    """Counts, in the units of their names; times are milliseconds and null where nothing was said."""
+    """Counts in the units of their names. Times are in milliseconds, and null where there was no reply."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        """The columns of usage, in one place for all."""
+        """The counters of a usage row, and its percentiles."""
         return {
             **{name: serializers.IntegerField() for name in COUNTERS},
             "errors": serializers.DictField(child=serializers.IntegerField()),
@@ -38,15 +38,15 @@ class CountsSerializer(serializers.Serializer[Any]):
 
 
 class StepSerializer(CountsSerializer):
-    """One step of time."""
+    """The counts of one minute, hour or day."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        """With its beginning, UTC."""
+        """The counts, after the start of the step in UTC."""
         return {"start": serializers.DateTimeField(), **super().get_fields()}
 
 
 class UsageSerializer(serializers.Serializer[Any]):
-    """A period: in all, and step by step without gaps."""
+    """The counts of a period: the total, and every step without gaps."""
 
     key = serializers.CharField(help_text="the prefix of the key")
     period = serializers.ChoiceField(choices=list(PERIODS))
@@ -62,7 +62,7 @@ class _Query(serializers.Serializer[Any]):
 
 
 class UsageView(APIView):
-    """What this key has used. What was used in the last second may not be counted yet."""
+    """Usage of the key that asks. Use within the last second may not be counted yet."""
 
     @extend_schema(  # type: ignore[untyped-decorator]  # drf_spectacular is not followed
         operation_id="usage",
@@ -77,7 +77,7 @@ class UsageView(APIView):
         ],
     )
     def get(self, request: Request) -> Response:
-        """Up to now, the running step included."""
+        """Returns the usage of this key up to now, the current step included."""
         query = _Query(data=request.query_params)
         query.is_valid(raise_exception=True)
         name = query.validated_data["period"]

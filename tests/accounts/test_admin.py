@@ -13,6 +13,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from accounts import services
 from accounts.keys import hash_key
+from accounts.login_attempts import PER_NETWORK_AND_ACCOUNT
 from accounts.models import ApiKey, Usage
 from personas.models import Persona
 
@@ -26,18 +27,24 @@ EMPTY = {
     "allow_own_chat_prompt": "on",
     "allow_own_tool_prompt": "on",
 }
+PASSWORD = "not-a-secret"
+OWN = {"own_password": PASSWORD}
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def operator(client: Client, db: None) -> Client:
-    client.force_login(User.objects.create_superuser("operator", password="not-a-secret"))
+    client.force_login(User.objects.create_superuser("operator", password=PASSWORD))
     return client
 
 
 def change(row: ApiKey) -> str:
     return reverse("admin:accounts_apikey_change", args=(row.pk,))
+
+
+def delete(row: ApiKey) -> str:
+    return reverse("admin:accounts_apikey_delete", args=(row.pk,))
 
 
 def staff(client: Client, *permissions: str) -> Client:
@@ -48,7 +55,7 @@ def staff(client: Client, *permissions: str) -> Client:
 
 
 def test_a_key_is_shown_once_and_nowhere_else(operator: Client) -> None:
-    response = operator.post(ADD, {"name": "customer", **EMPTY})
+    response = operator.post(ADD, {"name": "customer", **EMPTY, **OWN})
     assert response.status_code == 200
     shown = set(KEY.findall(response.content.decode()))
     assert len(shown) == 1
@@ -70,7 +77,7 @@ def test_a_key_is_shown_once_and_nowhere_else(operator: Client) -> None:
 def test_limits_and_personas_are_kept(operator: Client) -> None:
     ada = Persona.objects.create(slug="ada", name="Ada", gender="female", personality="dry", chat_prompt="Hi.")
     fields = {"name": "customer", "max_messages": "3", "message_window_s": "10", "tokens_per_day": "5000"}
-    operator.post(ADD, {**EMPTY, **fields, "allowed_personas": [str(ada.pk)]})
+    operator.post(ADD, {**EMPTY, **OWN, **fields, "allowed_personas": [str(ada.pk)]})
     row = ApiKey.objects.get()
     assert (row.max_messages, row.message_window_s, row.tokens_per_day, row.max_out) == (3, 10, 5000, None)
     assert list(row.personas.all()) == [ada]
@@ -84,7 +91,7 @@ def test_limits_and_personas_are_kept(operator: Client) -> None:
 
 def test_bad_values_are_refused_in_the_form(operator: Client) -> None:
     for bad in ({"max_connections": "0"}, {"max_messages": "-1"}, {"tokens_per_day": "many"}, {"name": ""}):
-        response = operator.post(ADD, {"name": "customer", **EMPTY, **bad})
+        response = operator.post(ADD, {"name": "customer", **EMPTY, **OWN, **bad})
         assert response.status_code == 200
         assert not KEY.search(response.content.decode())
     assert not ApiKey.objects.exists()
@@ -138,7 +145,7 @@ def test_rotating_asks_for_the_time_and_shows_the_new_secret(operator: Client) -
     assert "stays valid until" in operator.post(LIST, chosen).content.decode()
     until = timezone.now().replace(second=0, microsecond=0) + timedelta(hours=3)
     when = {"old_valid_until_0": f"{until:%Y-%m-%d}", "old_valid_until_1": f"{until:%H:%M:%S}"}
-    response = operator.post(LIST, {**chosen, **when, "confirmed": "1"})
+    response = operator.post(LIST, {**chosen, **when, **OWN, "confirmed": "1"})
     (new,) = set(KEY.findall(response.content.decode()))
     row.refresh_from_db()
     assert row.hash == hash_key(new)
@@ -160,8 +167,69 @@ def test_filters_and_search(operator: Client) -> None:
     assert list(operator.get(LIST, {"q": gone.prefix}).context["cl"].queryset) == [gone]
 
 
-def test_keys_cannot_be_deleted_and_usage_not_touched(operator: Client) -> None:
+def test_a_secret_is_issued_to_who_knows_the_password(operator: Client) -> None:
     row, _ = services.create_key("customer")
+    chosen = {"action": "rotate_selected", "_selected_action": [str(row.pk)], "confirmed": "1"}
+    chosen |= {"old_valid_until_0": "", "old_valid_until_1": ""}
+    for own in ({}, {"own_password": "wrong"}):
+        for url, fields in ((ADD, {"name": "another", **EMPTY}), (LIST, chosen)):
+            answer = operator.post(url, {**fields, **own})
+            assert answer.status_code == 200
+            assert not KEY.search(answer.content.decode())
+    assert "This is not your password." in answer.content.decode()
+    assert ApiKey.objects.get().hash == row.hash
+    # The field is no way around the login's limit: the two wrong ones above were counted.
+    for _ in range(PER_NETWORK_AND_ACCOUNT - 2):
+        operator.post(ADD, {"name": "another", **EMPTY, "own_password": "wrong"})
+    answer = operator.post(ADD, {"name": "another", **EMPTY, **OWN})
+    assert "Too many attempts" in answer.content.decode()
+    assert not KEY.search(answer.content.decode())
+
+
+def test_a_form_with_other_errors_costs_no_attempt(operator: Client) -> None:
+    for _ in range(PER_NETWORK_AND_ACCOUNT + 1):
+        operator.post(ADD, {"name": "", **EMPTY, **OWN})
+    assert KEY.search(operator.post(ADD, {"name": "customer", **EMPTY, **OWN}).content.decode())
+
+
+def test_keys_that_were_never_used_can_be_deleted(
+    operator: Client, news: list[tuple[str, str]], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    ada = Persona.objects.create(slug="ada", name="Ada", gender="female", personality="dry", chat_prompt="Hi.")
+    rows = [services.create_key(f"customer {number}", personas=[ada])[0] for number in range(3)]
+    used, _ = services.create_key("used")
+    old, _ = services.create_key("old")
+    recent, _ = services.create_key("recent")
+    now = timezone.now()
+    ApiKey.objects.filter(pk__in=[used.pk, old.pk, recent.pk]).update(last_used_at=now)
+    services.revoke_key(old, now - timedelta(days=91))
+    services.revoke_key(recent, now - timedelta(days=89))
+    with django_capture_on_commit_callbacks(execute=True):
+        assert operator.post(delete(rows[0]), {"post": "yes"}).status_code == 302
+    assert ("key", str(rows[0].pk)) in news  # its connections end
+    for kept in (used, recent):
+        assert operator.post(delete(kept), {"post": "yes"}).status_code == 403
+    chosen = {"action": "delete_selected", "_selected_action": [str(row.pk) for row in (rows[1], used)]}
+    assert "it can be revoked only" in operator.post(LIST, chosen).content.decode()
+    operator.post(LIST, {**chosen, "post": "yes"})
+    assert set(ApiKey.objects.all()) == {rows[1], rows[2], used, old, recent}
+    chosen["_selected_action"] = [str(row.pk) for row in (rows[1], old)]
+    operator.post(LIST, {**chosen, "post": "yes"})
+    assert set(ApiKey.objects.all()) == {rows[2], used, recent}
+    assert Persona.objects.filter(pk=ada.pk).exists()
+
+
+def test_deleting_needs_its_right(client: Client) -> None:
+    row, _ = services.create_key("customer")
+    helper = staff(client, "view_apikey", "change_apikey")
+    assert helper.post(delete(row), {"post": "yes"}).status_code == 403
+    helper.post(LIST, {"action": "delete_selected", "_selected_action": [str(row.pk)], "post": "yes"})
+    assert ApiKey.objects.exists()
+
+
+def test_used_keys_cannot_be_deleted_and_usage_not_touched(operator: Client) -> None:
+    row, _ = services.create_key("customer")
+    ApiKey.objects.update(last_used_at=timezone.now())
     assert operator.post(reverse("admin:accounts_apikey_delete", args=(row.pk,)), {"post": "yes"}).status_code == 403
     Usage.objects.create(period="minute", bucket=timezone.now(), key_prefix=row.prefix, ttft=[0, 4])
     page = operator.get(reverse("admin:accounts_usage_changelist"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 from pytest_django import Settings
 
 from accounts.checks import text_api_key
@@ -18,7 +19,7 @@ from accounts.checks import text_api_key
 )
 def test_a_guessable_key_is_named(settings: Settings, key: str | None, found: list[str]) -> None:
     settings.DEBUG = False
-    settings.ENV = settings.ENV.model_copy(update={"TEXT_API_KEY": key})
+    settings.ENV = settings.ENV.model_copy(update={"TEXT_API_KEY": key and SecretStr(key)})
     messages = text_api_key()
     assert [message.id for message in messages] == found
     assert key is None or all(key not in message.msg for message in messages)

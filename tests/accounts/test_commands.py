@@ -96,3 +96,15 @@ def test_ensure_admin_lets_other_superusers_and_accounts_be() -> None:
         run("ensure_admin")
     User.objects.create_superuser("root")
     assert run("ensure_admin") == ("", "")
+
+
+def test_the_daily_timer_deletes_keys_that_were_revoked_long_ago() -> None:
+    now = timezone.now()
+    old, recent, active = (services.create_key(name)[0] for name in ("old", "recent", "active"))
+    ApiKey.objects.update(last_used_at=now - timedelta(days=100))
+    services.revoke_key(old, now - timedelta(days=91))
+    services.revoke_key(recent, now - timedelta(days=89))
+    out = StringIO()
+    call_command("rollup_usage", stdout=out)
+    assert "1 revoked keys deleted" in out.getvalue()
+    assert set(ApiKey.objects.all()) == {recent, active}

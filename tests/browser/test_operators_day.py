@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import look
-from tests.operator import make_operator
+from tests.operator import PASSWORD, make_operator
 from tests.server import YapServer
 
 pytestmark = pytest.mark.browser
@@ -77,6 +77,7 @@ def make_key(page: Page, name: str) -> str:
     """The key, as it is shown once."""
     page.goto("/admin/accounts/apikey/add/")
     page.fill("[name=name]", name)
+    page.fill("[name=own_password]", PASSWORD)
     page.click("[name=_save]")
     key = page.locator("code.api-key").inner_text()
     assert re.fullmatch(r"yap_[a-z0-9]{8}_[A-Za-z0-9]{43}", key)

@@ -1,4 +1,4 @@
-"""``manage.py ensure_admin``: on the first start, an account for the admin with a random password, printed once."""
+"""``manage.py ensure_admin``: on the first start, creates an admin account and prints its random password once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NAME = "admin"
 
 
 class Command(BaseCommand):
-    """Does nothing, and prints nothing, where a superuser exists."""
+    """Does nothing and prints nothing where a superuser exists."""
 
-    help = "Makes the account `admin` with a random password if there is no superuser yet."
+    help = "Create the account `admin` with a random password if there is no superuser yet."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:

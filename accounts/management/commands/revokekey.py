@@ -1,4 +1,4 @@
-"""``manage.py revokekey PREFIX…``: turns keys off for good."""
+"""``manage.py revokekey PREFIX…``: revokes keys for good."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from accounts.services import revoke_key
 
 
 class Command(BaseCommand):
-    """A serving process learns of it by the control channel, or when it next reads the key."""
+    """Serving processes close the keys' connections within a second."""
 
-    help = "Revokes API keys by their prefix."
+    help = "Revoke API keys by their prefix."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("prefix", nargs="+", help="the 8 characters between yap_ and the next _")

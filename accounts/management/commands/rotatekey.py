@@ -1,4 +1,4 @@
-"""``manage.py rotatekey PREFIX``: a new secret, printed once, beside the old one."""
+"""``manage.py rotatekey PREFIX``: gives a key a new secret and prints it once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from accounts.services import rotate_key
 
 
 class Command(BaseCommand):
-    """The key alone goes to standard output, so that a script can keep it."""
+    """Prints the key alone to standard output, so that a script can store it."""
 
-    help = "Gives an API key a new secret and prints it. It cannot be shown again."
+    help = "Give an API key a new secret and print it. The secret cannot be shown again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("prefix", help="the 8 characters between yap_ and the next _")
         parser.add_argument(
-            "--keep-old-hours", type=float, default=24.0, metavar="H", help="how long the old secret stays valid (24)"
+            "--keep-old-hours", type=float, default=24.0, metavar="H", help="hours that the old secret stays valid (24)"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
