@@ -1,190 +1,161 @@
-"""Character cards V2 and V3, as JSON and inside PNG files: to what a persona needs, and back.
-
-A card's parts become one chat prompt, in this order: system prompt (or ours), description, personality, scenario,
-example dialogue, post-history instructions. ``creator_notes``, greetings, the lorebook and unknown ``extensions`` are
-kept for export and never prompt the model. What a card has no field for travels in ``extensions.yap``.
-"""
+"""Character card files: JSON, PNG with an embedded card, and CHARX archives, read and written."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import copy
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from personas import card_json, png
+from personas import card_json, charx, images, png
+from personas.card_document import Card, CardRefused, Spec, build, parse
 
-Spec = Literal["v2", "v3"]
-SPECS: dict[Spec, tuple[str, str]] = {"v2": ("chara_card_v2", "2.0"), "v3": ("chara_card_v3", "3.0")}
-SYSTEM_PROMPT = "You are {{char}}, talking with {{user}}. Stay in character."  # what {{original}} stands for
-MAX_NAME_CHARS = 100
-MAX_FIELD_CHARS = 50_000
-EXTENSION = "yap"
+MAX_FILE_BYTES = png.MAX_BYTES
+CARD_KEYWORDS = ("ccv3", "chara")  # the first wins
+_EMBEDDED = ("embeded://", "embedded://")  # the specification's spelling, and the dictionary's
+_ICON_PATH = "assets/icon/images/main"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
-_V1 = ("name", "description", "personality", "scenario", "first_mes", "mes_example")
-_PROMPT = ("system_prompt", "description", "personality", "scenario", "mes_example", "post_history_instructions")
-_TEXTS = (*_V1, "creator_notes", "system_prompt", "post_history_instructions", "creator", "character_version")
-_REQUIRED: dict[str, Any] = dict.fromkeys(_TEXTS, "") | {
-    "alternate_greetings": [],
-    "group_only_greetings": [],
-    "tags": [],
-    "extensions": {},
-}
-_KINDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
-_ORIGINAL = re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE)
-_HIDDEN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
-_MACRO = re.compile(r"\{\{\s*(?P<curly>char|user)\s*\}\}|<(?P<angle>bot|user)>", re.IGNORECASE)
-_START = re.compile(r"^[ \t]*<START>[ \t]*$", re.IGNORECASE | re.MULTILINE)
-
-
-class CardRefused(ValueError):
-    """A file that is no usable card; the message is the reason, for the operator who sent it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a card says of a persona. ``document`` is the card itself, filled up to the specification, for export.
-
-    ``slug``, ``gender`` and ``personality`` are None where the card, not written by Yap, has no word for them.
-    """
-
-    name: str
-    chat_prompt: str
-    document: dict[str, Any]
-    slug: str | None = None
-    gender: str | None = None
-    personality: str | None = None
-    tool_prompt: str = ""
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    output_style: str | None = None
+__all__ = ["MAX_FILE_BYTES", "Card", "CardRefused", "read", "to_charx", "to_json", "to_png"]
 
 
 def read(data: bytes) -> Card:
-    """The card in a JSON or PNG file (``ccv3`` wins over ``chara``). Raises :class:`CardRefused`."""
+    """Return the card in a JSON, PNG or CHARX file.
+
+    Raises:
+        CardRefused: With the reason, for any other file and for a card that cannot be used.
+    """
     try:
-        return _card(card_json.load(_embedded(data) if data.startswith(png.SIGNATURE) else data))
+        return _read(data)
     except CardRefused:
         raise
     except ValueError as error:
         raise CardRefused(str(error)) from None
 
 
-def document(card: Card, spec: Spec = "v3") -> dict[str, Any]:
-    """The whole card by its specification, ready for JSON. ``card.document`` may be empty: a persona born here."""
-    whole = copy.deepcopy(card.document)
-    data = _filled(whole.get("data", {}))
-    data["name"] = card.name
-    if compose(data) != card.chat_prompt:
-        # Edited since, or born here: a card's system prompt stands alone, so the prompt comes back as it is.
-        data.update(dict.fromkeys(_PROMPT, ""), system_prompt=card.chat_prompt)
-    own = {
-        "slug": card.slug,
-        "gender": card.gender,
-        "personality": card.personality,
-        "tool_prompt": card.tool_prompt,
-        "sampling": dict(card.sampling),
-        "output_style": card.output_style,
-    }
-    if said := {key: value for key, value in own.items() if value}:
-        data["extensions"][EXTENSION] = said
-    name, version = SPECS[spec]
-    return {**whole, "spec": name, "spec_version": version, "data": data}
-
-
 def to_json(card: Card, spec: Spec = "v3") -> bytes:
-    """The card as a JSON file."""
-    return json.dumps(document(card, spec), ensure_ascii=False, indent=2).encode()
+    """Return the card as a JSON file, without its portrait."""
+    return json.dumps(build(card, spec), ensure_ascii=False, indent=2).encode()
 
 
 def to_png(card: Card) -> bytes:
-    """The card in a plain picture, in both specifications, for readers old and new."""
-    cards = {"chara": document(card, "v2"), "ccv3": document(card, "v3")}
+    """Return the card in its portrait, in both specifications; in a plain picture where the portrait is no PNG."""
     texts = {
-        keyword: json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
-        for keyword, whole in cards.items()
+        keyword: base64.b64encode(json.dumps(build(card, spec), ensure_ascii=False, separators=(",", ":")).encode())
+        for keyword, spec in (("chara", "v2"), ("ccv3", "v3"))
     }
-    return png.write_texts({keyword: base64.b64encode(text) for keyword, text in texts.items()})
+    picture = card.portrait if images.media_type(card.portrait) == "image/png" else png.plain_picture()
+    return png.with_texts(picture, texts)
 
 
-def compose(data: Mapping[str, Any]) -> str:
-    """The chat prompt of a card's ``data``: ``{{char}}`` replaced, ``{{user}}`` kept for whoever will be talking."""
-    system = _ORIGINAL.sub(SYSTEM_PROMPT, data["system_prompt"].strip()) or SYSTEM_PROMPT
-    examples = _START.sub("", data["mes_example"]).strip()
-    parts = (
-        system,
-        data["description"],
-        f"Personality: {data['personality']}" if data["personality"].strip() else "",
-        f"Scenario: {data['scenario']}" if data["scenario"].strip() else "",
-        f"Example dialogue:\n{examples}" if examples else "",
-        _ORIGINAL.sub("", data["post_history_instructions"]),
-    )
-    character = str(data.get("nickname") or data["name"])
-
-    def said(found: re.Match[str]) -> str:
-        return "{{user}}" if (found["curly"] or found["angle"]).lower() == "user" else character
-
-    texts = (_MACRO.sub(said, _HIDDEN.sub("", part)).strip() for part in parts)
-    return "\n\n".join(text for text in texts if text)
+def to_charx(card: Card) -> bytes:
+    """Return the card as a CHARX archive with its portrait, whatever the portrait's format."""
+    document = build(card, "v3")
+    kind = images.media_type(card.portrait)
+    if kind is None:
+        return charx.write_archive(document, {})
+    path = f"{_ICON_PATH}.{images.EXTENSIONS[kind]}"
+    icon = {"type": "icon", "uri": f"embeded://{path}", "name": "main", "ext": images.EXTENSIONS[kind]}
+    document["data"]["assets"] = [icon, *filter(_is_elsewhere, _assets(document["data"]))]
+    return charx.write_archive(document, {path: card.portrait})
 
 
-def _embedded(data: bytes) -> bytes:
-    texts = png.read_texts(data, ("ccv3", "chara"))
-    if not texts:
-        raise CardRefused("the picture carries no character card")
-    text = texts.get("ccv3", texts.get("chara", b""))
+def _read(data: bytes) -> Card:
+    if len(data) > MAX_FILE_BYTES:
+        raise CardRefused(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    kind = images.media_type(data)
+    if kind == "image/png":
+        texts = png.read_texts(data, CARD_KEYWORDS)
+        if texts:
+            card = _from_texts(texts)
+            return card if png.is_plain_picture(data) else replace(card, portrait=data)
+    if charx.is_archive(data):
+        return _from_archive(data)
+    if kind == "image/png":
+        raise CardRefused("the picture carries no character card (no chara or ccv3 text)")
+    if kind is not None:
+        raise CardRefused(f"the file is a picture in {images.FORMAT_NAMES[kind]} format; only PNG pictures carry cards")
+    card = parse(card_json.load(data))
+    return _with_icon(card, _data_icon(card.document["data"]))
+
+
+def _from_texts(texts: dict[str, bytes]) -> Card:
+    """The card of a picture. Where the first text is broken, the second is used, and a note says so."""
+    problems: list[str] = []
+    for keyword in CARD_KEYWORDS:
+        if keyword not in texts:
+            continue
+        try:
+            card = parse(card_json.load(_decoded(texts[keyword])))
+        except ValueError as error:
+            problems.append(f"{keyword}: {error}")
+        else:
+            notes = tuple(f"The picture's {problem}; the older {keyword} card was used." for problem in problems)
+            return replace(card, notes=notes + card.notes)
+    raise CardRefused("; ".join(problems) if len(problems) > 1 else problems[0].partition(": ")[2])
+
+
+def _decoded(text: bytes) -> bytes:
+    """Base64 as browsers' tools read it: white space inside, padding missing, either alphabet; or plain JSON."""
+    if text.lstrip().startswith(b"{"):
+        return text
+    packed = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except binascii.Error:
         raise CardRefused("the picture's card is not base64") from None
 
 
-def _card(whole: dict[str, Any]) -> Card:
-    spec = whole.pop("spec", None)
-    whole.pop("spec_version", None)
-    if spec is None and "data" not in whole and "name" in whole:
-        whole = {"data": whole}  # V1: the fields themselves
-    elif spec not in {name for name, _ in SPECS.values()}:
-        raise CardRefused("not a character card V2 or V3 (spec is missing or unknown)")
-    if not isinstance(whole.get("data"), dict):
-        raise CardRefused("the card has no data")
-    data = _filled(whole["data"])
-    name = data["name"] = " ".join(data["name"].split())
-    if not name or len(name) > MAX_NAME_CHARS:
-        raise CardRefused(f"the card's name is {'too long' if name else 'missing'}")
-    own = data["extensions"].pop(EXTENSION, {})
-    if not isinstance(own, dict):
-        raise CardRefused(f"extensions.{EXTENSION} is not an object")
-    for key in ("slug", "gender", "personality", "tool_prompt", "output_style"):
-        if not isinstance(own.get(key, ""), str):
-            raise CardRefused(f"extensions.{EXTENSION}.{key} is not text")
-    sampling = own.get("sampling", {})
-    if not isinstance(sampling, dict) or not all(type(value) in (int, float) for value in sampling.values()):
-        raise CardRefused(f"extensions.{EXTENSION}.sampling is not an object of numbers")
-    rest = {key: value for key, value in whole.items() if key not in (*_V1, "data")}
-    return Card(
-        name=name,
-        chat_prompt=compose(data),
-        document={**rest, "data": data},
-        slug=own.get("slug"),
-        gender=own.get("gender"),
-        personality=own.get("personality"),
-        tool_prompt=own.get("tool_prompt", ""),
-        sampling=sampling,
-        output_style=own.get("output_style"),
-    )
+def _from_archive(data: bytes) -> Card:
+    body = charx.read_entry(data, "card.json", card_json.MAX_JSON_BYTES)
+    if body is None:
+        raise CardRefused("the archive has no card.json: not a CHARX file")
+    card = parse(card_json.load(body))
+    icon = _main_icon(card.document["data"])
+    uri = icon.get("uri", "") if icon else ""
+    for prefix in _EMBEDDED:
+        if uri.startswith(prefix):
+            picture = charx.read_entry(data, uri.removeprefix(prefix), charx.MAX_ENTRY_BYTES)
+            if picture is None:
+                return replace(card, notes=(*card.notes, f"The archive has no {uri[:100]}: imported without portrait."))
+            return _with_icon(card, picture)
+    return _with_icon(card, _data_icon(card.document["data"]))
 
 
-def _filled(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with every field that the specifications require, of the type they require."""
-    data = copy.deepcopy(_REQUIRED) | {key: value for key, value in given.items() if value is not None}
-    for key, empty in (_REQUIRED | {"nickname": ""}).items():
-        value = data.get(key, empty)
-        if not isinstance(value, type(empty)):
-            raise CardRefused(f"the card's {key} is not {_KINDS[type(empty)]}")
-        if key in (*_PROMPT, "nickname") and len(value) > MAX_FIELD_CHARS:
-            raise CardRefused(f"the card's {key} is longer than {MAX_FIELD_CHARS} characters")
-    return data
+def _with_icon(card: Card, picture: bytes | None) -> Card:
+    if picture is None:
+        return card
+    if images.media_type(picture) is None:
+        note = "The card's icon is not a PNG, JPEG, WebP, GIF or AVIF picture: imported without portrait."
+        return replace(card, notes=(*card.notes, note))
+    return replace(card, portrait=picture)
+
+
+def _data_icon(data: dict[str, Any]) -> bytes | None:
+    """The picture of a main icon that is a base64 data URL, else None."""
+    icon = _main_icon(data)
+    head, comma, body = str(icon.get("uri", "") if icon else "").partition(",")
+    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+        return None
+    try:
+        return _decoded(body.encode("ascii", "replace"))
+    except CardRefused:
+        return b""
+
+
+def _main_icon(data: dict[str, Any]) -> dict[str, Any] | None:
+    """The asset of type icon that is named main, else the first icon, else None (V3, "assets")."""
+    icons = [asset for asset in _assets(data) if asset.get("type") == "icon" and isinstance(asset.get("uri"), str)]
+    return next((icon for icon in icons if icon.get("name") == "main"), icons[0] if icons else None)
+
+
+def _assets(data: dict[str, Any]) -> list[dict[str, Any]]:
+    assets = data.get("assets")
+    return [asset for asset in assets if isinstance(asset, dict)] if isinstance(assets, list) else []
+
+
+def _is_elsewhere(asset: dict[str, Any]) -> bool:
+    """Whether an asset is found without the imported archive, and is not the main icon."""
+    main = asset.get("type") == "icon" and asset.get("name") == "main"
+    return not main and not str(asset.get("uri", "")).startswith(_EMBEDDED)

@@ -204,6 +204,11 @@ class Persona(models.Model):
         return self.name
 
     @property
+    def char(self) -> str:
+        """The text that ``{{char}}`` stands for."""
+        return self.nickname.strip() or self.name
+
+    @property
     def sampling(self) -> dict[str, float]:
         """The sampling keys that this persona sets."""
         return {key: value for key in SAMPLING_KEYS if (value := getattr(self, key)) is not None}

@@ -1,4 +1,4 @@
-"""The forms of a persona: what a person may type or upload, refused where it stands wrong."""
+"""The forms of a persona: the change form and the import of a card."""
 
 from __future__ import annotations
 
@@ -9,15 +9,27 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from personas import cards, png, token_biases, tokens
+from personas import cards, token_biases, tokens
 from personas.models import Gender, Persona, validate_letters
 from personas.sampling_ranges import SAMPLING_KEYS, sampling_range
 from personas.snapshot import SPEECH_KINDS
+from personas.text_fields import MultilineField
 from personas.upload_form import UploadForm, sentence
+
+MAX_PERSONALITY_CHARS = 20
+
+
+def clean_word(value: str) -> str:
+    """Return a personality in lower case. Raises ``ValidationError`` where the result is not one word of letters."""
+    word = value.lower()
+    validate_letters(word)
+    if len(word) > MAX_PERSONALITY_CHARS:  # lower case can be longer: İ becomes two characters
+        raise ValidationError(f"At most {MAX_PERSONALITY_CHARS} letters.", code="max_length")
+    return word
 
 
 class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A persona; its prompts are counted by the engines' own tokenizers, while they are typed and when saved."""
+    """A persona. The engines' tokenizers count its prompts while the operator types and when the form is saved."""
 
     class Meta:
         model = Persona
@@ -36,27 +48,29 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
             *(f"skip_{kind}" for kind in SPEECH_KINDS),
             "enabled",
         )
+        field_classes = {"chat_prompt": MultilineField, "tool_prompt": MultilineField}
 
     class Media:
         js = ("personas/token_counts.js",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in {"chat_prompt", "tool_prompt"} & self.fields.keys():  # absent for those who may only look
+        for name in {"chat_prompt", "tool_prompt"} & self.fields.keys():  # absent without the right to change
             self.fields[name].widget.attrs["data-token-counts"] = reverse("admin:personas_persona_tokens")
         for key in set(SAMPLING_KEYS) & self.fields.keys():
             low, high = sampling_range(key)
             self.fields[key].help_text = f"{low:g} to {high:g}. Empty: the server's default."
 
     def clean_personality(self) -> str:
-        """Any case is accepted, lower case is kept."""
-        return str(self.cleaned_data["personality"]).lower()
+        """Accept any letter case, keep lower case."""
+        return clean_word(str(self.cleaned_data["personality"]))
 
     def clean(self) -> dict[str, Any]:
-        """Token limits, and how many biases would be in force at once."""
+        """Check the token limits, and the number of token biases that would be in force at once."""
         cleaned = super().clean() or self.cleaned_data
+        char = cleaned.get("nickname", "").strip() or cleaned.get("name", "")
         try:
-            tokens.check_prompts(cleaned.get("chat_prompt", ""), cleaned.get("tool_prompt", ""))
+            tokens.check_prompts(cleaned.get("chat_prompt", ""), cleaned.get("tool_prompt", ""), char)
         except ValidationError as error:
             self.add_error(None, error)
         try:
@@ -67,33 +81,35 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class CardForm(UploadForm):
-    """A character card. Cards have no gender, and their personality is prose: both can be given here."""
+    """A character card. Cards have no gender, and their personality is prose: the form asks for both."""
 
     file = forms.FileField(
-        label="Card", help_text="Character card V2 or V3, as JSON or PNG.", widget=UnfoldAdminFileFieldWidget
+        label="Card",
+        help_text="Character card V1, V2 or V3, as JSON, PNG or CHARX; at most 10 MiB.",
+        widget=UnfoldAdminFileFieldWidget,
     )
     gender = forms.ChoiceField(
         choices=[("", "as the card says"), *Gender.choices], required=False, widget=UnfoldAdminSelectWidget
     )
     personality = forms.CharField(
-        max_length=20, required=False, help_text="One word, letters only. Empty: as the card says.",
+        max_length=MAX_PERSONALITY_CHARS,
+        required=False,
+        help_text="One word, letters only. Empty: as the card says.",
         widget=UnfoldAdminTextInputWidget,
-    )  # fmt: skip
+    )
 
     def clean_personality(self) -> str:
-        """Lower case, letters only."""
-        value = str(self.cleaned_data["personality"]).lower()
-        if value:
-            validate_letters(value)
-        return value
+        """Accept any letter case, keep lower case."""
+        value = str(self.cleaned_data["personality"])
+        return clean_word(value) if value else ""
 
     def clean(self) -> dict[str, Any]:
-        """Adds ``card``."""
+        """Read the file and add ``card``, a :class:`personas.cards.Card`."""
         cleaned = super().clean() or self.cleaned_data
         if "file" not in cleaned:
             return cleaned
         try:
-            card = cleaned["card"] = cards.read(self.read(png.MAX_BYTES))
+            card = cleaned["card"] = cards.read(self.read(cards.MAX_FILE_BYTES))
         except ValueError as error:
             self.add_error("file", sentence(error))
             return cleaned

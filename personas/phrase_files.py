@@ -14,27 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from personas.snapshot import BAN_BIAS, PhraseRule
+from personas.text_forms import fold_case, fold_form, is_text
 
 MIN_BIAS, MAX_BIAS = -100.0, 100.0
 MAX_PHRASE_CHARS = 300
 MAX_PHRASES = 10_000  # in one list
 MAX_FILE_BYTES = 4 * 2**20
 MAX_TOKEN_BIASES = 300  # phrases above −100 in force at once; an engine takes about 1,024 biased tokens
-_QUOTES = str.maketrans("‘’‚‛′“”„‟″", "'''''\"\"\"\"\"")
 _MARKS = ("case_sensitive", "whole_word")
 
 
 def phrase_key(text: str, case_sensitive: bool = False) -> str:
-    """What makes two phrases the same one: straight quotes, and case folded unless the case matters."""
-    straight = text.translate(_QUOTES)
-    return f"={straight}" if case_sensitive else f"~{straight.casefold()}"
+    """Return the key that equal phrases share: the forms of ``personas.text_forms``, case folded unless it matters."""
+    return f"={fold_form(text)}" if case_sensitive else f"~{fold_case(text)}"
 
 
 def check_rule(rule: PhraseRule) -> None:
     """Raises :class:`ValueError` with the reason a phrase cannot be listed."""
     if not rule.text:
         raise ValueError("the phrase is empty")
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in rule.text):
+    if not is_text(rule.text):
         raise ValueError("the phrase contains characters that are not text")
     if not any(_visible(character) for character in rule.text):
         raise ValueError("the phrase is only white space")

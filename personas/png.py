@@ -1,4 +1,8 @@
-"""PNG text chunks, read and written without decoding a picture. Every length is checked before it is used."""
+"""PNG text chunks, read and written without decoding a picture. Every length is checked before use.
+
+Source: Portable Network Graphics (PNG) Specification, third edition, sections 5 (datastream structure) and 11.3.3
+(textual information).
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,67 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from personas.images import PNG_SIGNATURE as SIGNATURE
+
 MAX_BYTES = 10 * 2**20
-MAX_TEXT_BYTES = 5 * 2**20  # one text, unpacked: base64 of the largest card and a little more
+MAX_TEXT_BYTES = 5 * 2**20  # one unpacked text: base64 of the largest card and a little more
 _MAX_CHUNKS = 10_000
 _HEAD = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
+_TEXT_KINDS = (b"tEXt", b"zTXt", b"iTXt")
+_PLAIN = "yap-plain-picture"  # the keyword that marks a picture made here, which is no portrait
 
 
 def read_texts(data: bytes, keywords: Collection[str]) -> dict[str, bytes]:
-    """The first text under each of these keywords (``tEXt``, ``zTXt``, ``iTXt``).
+    """Return the first text under each of these keywords (``tEXt``, ``zTXt``, ``iTXt``), by keyword.
 
-    Raises :class:`ValueError` with a reason for anything but a whole, well-formed PNG within bounds.
+    Args:
+        data: The whole file.
+        keywords: Lower case; the file's may be in any letter case, with blanks around.
+
+    Raises:
+        ValueError: With a reason, for anything but a whole, well-formed PNG within bounds.
     """
     found: dict[str, bytes] = {}
     for kind, body in _chunks(data):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
-            continue
-        keyword, separator, rest = body.partition(b"\0")
-        name = keyword.decode("latin-1")
+        name = _keyword(kind, body)
         if name not in keywords or name in found:
             continue
+        _, separator, rest = body.partition(b"\0")
         if not separator:
-            raise ValueError("a text chunk is broken")
+            raise ValueError(f"the picture's {name} text chunk is broken")
         found[name] = _text(kind, rest)
     return found
 
 
-def write_texts(texts: Mapping[str, bytes], width: int = 256, height: int = 384) -> bytes:
-    """A plain picture that carries these texts as ``tEXt`` chunks, which must not contain NUL."""
+def with_texts(data: bytes, texts: Mapping[str, bytes]) -> bytes:
+    """Return the picture with these ``tEXt`` chunks in place of its own of the same keywords.
+
+    Every other chunk is copied byte for byte. Texts must not contain NUL.
+    """
+    chunks = [_chunk(kind, body) for kind, body in _chunks(data) if _keyword(kind, body) not in texts]
+    chunks += [_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text) for keyword, text in texts.items()]
+    return SIGNATURE + b"".join(chunks) + _chunk(b"IEND", b"")
+
+
+def plain_picture(width: int = 256, height: int = 384) -> bytes:
+    """Return a picture of one colour for cards of personas without a portrait. Sizes in pixels."""
     rows = (b"\0" + b"\x6d\x5b\xd0" * width) * height  # filter type 0, then one violet row
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
-    chunks = [_chunk(b"IHDR", header)]
-    chunks += [_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text) for keyword, text in texts.items()]
-    chunks += [_chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b"")]
-    return SIGNATURE + b"".join(chunks)
+    mark = _chunk(b"tEXt", _PLAIN.encode() + b"\0")
+    return SIGNATURE + b"".join(
+        (_chunk(b"IHDR", header), mark, _chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b""))
+    )
+
+
+def is_plain_picture(data: bytes) -> bool:
+    """Return whether :func:`plain_picture` made the picture. Raises ``ValueError`` as :func:`read_texts` does."""
+    return _PLAIN in read_texts(data, (_PLAIN,))
+
+
+def _keyword(kind: bytes, body: bytes) -> str | None:
+    """The keyword of a text chunk (at most 79 bytes), in lower case; None for other chunks."""
+    return body[:80].partition(b"\0")[0].decode("latin-1").strip().lower() if kind in _TEXT_KINDS else None
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
 from personas.models import Persona, PhraseList
-from tests.personas.test_cards import as_json, v2
+from tests.personas.card_samples import as_json, v2
 
 
 def staff(client: Client, **permissions: object) -> Client:

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
-from personas import cards
 from personas.models import MAX_PROMPT_CHARS, Persona
 from personas.phrase_services import create_phrase_list
 from personas.selectors import catalogue_version
 from personas.snapshot import PhraseRule
 from tests.personas.conftest import WordCounter
 from tests.personas.forms import errors_of, save
-from tests.personas.test_cards import as_json, as_png, v2, v3
 
 ADD = reverse("admin:personas_persona_add")
 LIST = reverse("admin:personas_persona_changelist")
@@ -163,61 +159,3 @@ def test_the_form_counts_live_and_offers_its_buttons(operator: Client, persona: 
 def test_try_it_leads_to_its_page(operator: Client, persona: Persona) -> None:
     answer = operator.get(reverse("admin:personas_persona_try_it", args=[persona.pk]))
     assert answer.headers["Location"] == reverse("admin:personas_persona_try", args=[persona.pk])
-
-
-def upload(data: bytes, name: str = "card.json") -> SimpleUploadedFile:
-    return SimpleUploadedFile(name, data)
-
-
-@pytest.mark.parametrize("data", [as_json(v2()), as_json(v3()), as_png(chara=v2()), as_png(chara=v2(), ccv3=v3())])
-def test_import_card(operator: Client, data: bytes) -> None:
-    assert operator.get(IMPORT).status_code == 200
-    before = catalogue_version()
-    answer = operator.post(IMPORT, {"file": upload(data), "gender": "female", "personality": "Warm"})
-    made = Persona.objects.get(slug="mia-2")
-    assert answer.headers["Location"] == change(made)
-    assert (made.gender, made.personality, made.enabled) == ("female", "warm", True)
-    assert "Mia is a baker." in made.chat_prompt
-    assert catalogue_version() > before
-    assert LogEntry.objects.get().change_message == "Imported from a character card."
-
-
-@pytest.mark.parametrize(
-    ("data", "fields", "reason"),
-    [
-        (b"broken", {"gender": "male", "personality": "dry"}, "The card is not JSON."),
-        (as_json(v2()), {"personality": "dry"}, "The card does not say"),
-        (as_json(v2()), {"gender": "male"}, "The card does not say"),
-        (as_json(v2()), {"gender": "male", "personality": "very dry"}, "letters only"),
-        (b"\0" * (10 * 2**20 + 1), {}, "larger than 10 MiB"),
-        (
-            as_json(v2(extensions={"yap": {"sampling": {"top_p": 7}}})),
-            {"gender": "male", "personality": "dry"},
-            "between 0.6 and 1",
-        ),
-    ],
-)
-def test_broken_cards_are_refused_with_a_reason(
-    operator: Client, data: bytes, fields: dict[str, str], reason: str
-) -> None:
-    before = Persona.objects.count()
-    page = operator.post(IMPORT, {"file": upload(data), **fields})
-    assert page.status_code == 200
-    assert reason in errors_of(page)
-    assert Persona.objects.count() == before
-
-
-def test_a_long_card_waits_disabled(operator: Client, counter: WordCounter) -> None:
-    page = operator.post(IMPORT, {"file": upload(as_json(v2())), "gender": "male", "personality": "dry"}, follow=True)
-    assert "over the token limit" in page.content.decode()
-    assert not Persona.objects.get(slug="mia-2").enabled
-
-
-def test_export_cards(operator: Client, persona: Persona) -> None:
-    for way, spec in (("export_v2", "chara_card_v2"), ("export_v3", "chara_card_v3"), ("export_png", None)):
-        answer = operator.get(reverse(f"admin:personas_persona_{way}", args=[persona.pk]))
-        assert answer.headers["Content-Disposition"].startswith('attachment; filename="ada.')
-        card = cards.read(answer.content)
-        assert (card.slug, card.chat_prompt) == ("ada", persona.chat_prompt)
-        if spec:
-            assert json.loads(answer.content)["spec"] == spec

@@ -6,24 +6,17 @@ import zlib
 import pytest
 
 from personas import png
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def picture(*chunks: bytes) -> bytes:
-    return png.SIGNATURE + chunk(b"IHDR", b"\0" * 13) + b"".join(chunks) + chunk(b"IEND", b"")
+from tests.personas.card_samples import chunk, picture
 
 
 def test_written_texts_are_read_back() -> None:
-    data = png.write_texts({"chara": b"one", "ccv3": b"two"})
+    data = png.with_texts(picture(), {"chara": b"one", "ccv3": b"two"})
     assert png.read_texts(data, ("chara", "ccv3", "other")) == {"chara": b"one", "ccv3": b"two"}
     assert png.read_texts(data, ("ccv3",)) == {"ccv3": b"two"}
 
 
 def test_written_picture_is_one() -> None:
-    data = png.write_texts({}, width=3, height=2)
+    data = png.plain_picture(width=3, height=2)
     (at,) = [index for index in range(len(data)) if data[index : index + 4] == b"IDAT"]
     (length,) = struct.unpack(">I", data[at - 4 : at])
     assert len(zlib.decompress(data[at + 4 : at + 4 + length])) == 2 * (1 + 3 * 3)

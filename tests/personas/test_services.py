@@ -11,8 +11,8 @@ from personas.models import CatalogueVersion, Persona, PhraseList
 from personas.phrase_files import MAX_TOKEN_BIASES
 from personas.selectors import catalogue_version
 from personas.snapshot import PhraseRule
+from tests.personas.card_samples import as_json, v2
 from tests.personas.conftest import WordCounter
-from tests.personas.test_cards import as_json, v2
 
 pytestmark = pytest.mark.django_db
 

@@ -1,8 +1,9 @@
-// Token counts beside the prompts of a persona, by the server's own tokenizers, a moment after the typing stops.
+// Show token counts beside the prompts of a persona, by the server's own tokenizers, 250 ms after the last key.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const fields = [...document.querySelectorAll("textarea[data-token-counts]")];
   if (!fields.length) return;
+  const names = [...document.querySelectorAll("input[name=name], input[name=nickname]")]; // the text of {{char}}
   const notes = new Map(fields.map((field) => {
     const note = document.createElement("p");
     note.className = "text-xs mt-1";
@@ -21,6 +22,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const mine = ++newest;
     const body = new FormData();
     fields.forEach((field) => body.append(field.name, field.value));
+    names.forEach((field) => body.append(field.name, field.value));
     body.append("csrfmiddlewaretoken", document.querySelector("[name=csrfmiddlewaretoken]").value);
     try {
       const response = await fetch(fields[0].dataset.tokenCounts, { method: "POST", body });
@@ -37,7 +39,7 @@ document.addEventListener("DOMContentLoaded", () => {
       if (mine === newest) fields.forEach(({ name }) => show(name, "tokens could not be counted"));
     }
   };
-  fields.forEach((field) => field.addEventListener("input", () => {
+  [...fields, ...names].forEach((field) => field.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(count, 250);
   }));

@@ -1,0 +1,61 @@
+"""Rows of an older version, brought to the present forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.apps.registry import Apps
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from personas.models import Persona, Phrase
+from personas.phrase_files import phrase_key
+from personas.services import card_of
+from tests.personas.card_samples import v2
+
+BEFORE, AFTER = ("personas", "0004_portrait_nickname_options"), ("personas", "0005_normal_forms")
+FIELDS: dict[str, Any] = {"gender": "female", "personality": "dry"}
+
+
+def migrate(target: tuple[str, str]) -> Apps:
+    executor = MigrationExecutor(connection)
+    executor.migrate([target])
+    return MigrationExecutor(connection).loader.project_state([target]).apps
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_take_the_present_forms() -> None:
+    leaves = MigrationExecutor(connection).loader.graph.leaf_nodes()
+    old = migrate(BEFORE)
+    personas, lists = old.get_model("personas", "Persona"), old.get_model("personas", "PhraseList")
+    card = {"data": v2(nickname="Mimi", description="{{char}} is\r\na baker, <BOT>.{{// x }}")["data"]}
+    prompt = (
+        "You are Mimi, talking with {{user}}. Stay in character.\n\nMimi is\r\na baker, Mimi.\n\nPersonality: warm\n\n"
+        "Scenario: Mimi meets {{user}}.\n\nExample dialogue:\n{{user}}: hi\nMimi: hello"
+    )
+    personas.objects.create(slug="card", name="Mia", chat_prompt=prompt, card=card, **FIELDS)
+    personas.objects.create(slug="edited", name="Mia", chat_prompt="Mimi\r\nedited", card=card, **FIELDS)
+    personas.objects.create(slug="typed", name="Ada", chat_prompt="a\r\nb", tool_prompt="c\rd\r\n", **FIELDS)
+    personas.objects.create(slug="odd", name="Odd", chat_prompt="same", card={"data": {"name": 5}}, **FIELDS)
+    mine = lists.objects.create(name="mine", note="a\r\nb")
+    for text, bias in (("well\u2011known", -5.0), ("well-known", -100.0), ("cafe\u0301", -100.0), ("plain", -100.0)):
+        mine.phrases.create(text=text, key=f"~{text}", bias=bias)
+    mine.phrases.create(text="Straße", key="~strasse", bias=-100.0)
+
+    migrate(AFTER)
+    try:
+        rows = {persona.slug: persona for persona in Persona.objects.all()}
+        assert rows["card"].chat_prompt.startswith("You are {{char}}, talking with {{user}}.")
+        assert "{{char}} is\na baker, <BOT>.{{// x }}" in rows["card"].chat_prompt
+        assert (rows["card"].nickname, rows["card"].version) == ("Mimi", 2)
+        assert card_of(rows["card"]).document == card
+        assert (rows["edited"].chat_prompt, rows["edited"].nickname) == ("Mimi\nedited", "")
+        assert (rows["typed"].chat_prompt, rows["typed"].tool_prompt) == ("a\nb", "c\nd")
+        assert (rows["odd"].chat_prompt, rows["odd"].version) == ("same", 1)
+        phrases = Phrase.objects.filter(phrase_list__name="mine")
+        assert {phrase.text for phrase in phrases} == {"well-known", "cafe\u0301", "plain", "Straße"}
+        assert all(phrase.key == phrase_key(phrase.text) for phrase in phrases)
+        assert mine.__class__.objects.get(pk=mine.pk).note == "a\nb"
+    finally:
+        MigrationExecutor(connection).migrate(leaves)
