@@ -41,9 +41,10 @@ def to_json(card: Card, spec: Spec = "v3") -> bytes:
 
 def to_png(card: Card) -> bytes:
     """Return the card in its portrait, in both specifications; in a plain picture where the portrait is no PNG."""
+    documents = {"chara": build(card, "v2"), "ccv3": build(card, "v3")}
     texts = {
-        keyword: base64.b64encode(json.dumps(build(card, spec), ensure_ascii=False, separators=(",", ":")).encode())
-        for keyword, spec in (("chara", "v2"), ("ccv3", "v3"))
+        keyword: base64.b64encode(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        for keyword, document in documents.items()
     }
     picture = card.portrait if images.media_type(card.portrait) == "image/png" else png.plain_picture()
     return png.with_texts(picture, texts)

@@ -137,7 +137,7 @@ class PersonaAdmin(VersionedAdmin):
     @admin.display(description="portrait")
     def picture(self, obj: Persona) -> str:
         """The portrait as an image of the form; a dash where there is none."""
-        if obj.pk is None or not Portrait.objects.filter(persona=obj).exists():
+        if not Portrait.objects.filter(persona=obj.pk).exists():
             return "–"
         return format_html(
             '<img src="{}" alt="Portrait of {}" class="max-h-64 rounded-default" loading="lazy">',

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 
-from personas.images import PNG_SIGNATURE as SIGNATURE
+from personas.images import PNG_SIGNATURE
 
 MAX_BYTES = 10 * 2**20
 MAX_TEXT_BYTES = 5 * 2**20  # one unpacked text: base64 of the largest card and a little more
@@ -34,7 +34,7 @@ def read_texts(data: bytes, keywords: Collection[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for kind, body in _chunks(data):
         name = _keyword(kind, body)
-        if name not in keywords or name in found:
+        if name is None or name not in keywords or name in found:
             continue
         _, separator, rest = body.partition(b"\0")
         if not separator:
@@ -50,7 +50,7 @@ def with_texts(data: bytes, texts: Mapping[str, bytes]) -> bytes:
     """
     chunks = [_chunk(kind, body) for kind, body in _chunks(data) if _keyword(kind, body) not in texts]
     chunks += [_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text) for keyword, text in texts.items()]
-    return SIGNATURE + b"".join(chunks) + _chunk(b"IEND", b"")
+    return PNG_SIGNATURE + b"".join(chunks) + _chunk(b"IEND", b"")
 
 
 def plain_picture(width: int = 256, height: int = 384) -> bytes:
@@ -58,7 +58,7 @@ def plain_picture(width: int = 256, height: int = 384) -> bytes:
     rows = (b"\0" + b"\x6d\x5b\xd0" * width) * height  # filter type 0, then one violet row
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB
     mark = _chunk(b"tEXt", _PLAIN.encode() + b"\0")
-    return SIGNATURE + b"".join(
+    return PNG_SIGNATURE + b"".join(
         (_chunk(b"IHDR", header), mark, _chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b""))
     )
 
@@ -76,9 +76,9 @@ def _keyword(kind: bytes, body: bytes) -> str | None:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(data) > MAX_BYTES:
         raise ValueError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
-    if not data.startswith(SIGNATURE):
+    if not data.startswith(PNG_SIGNATURE):
         raise ValueError("not a PNG file")
-    at = len(SIGNATURE)
+    at = len(PNG_SIGNATURE)
     for number in range(_MAX_CHUNKS):
         if at + _HEAD.size + _CRC.size > len(data):
             raise ValueError("the picture ends too early")

@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 from personas import png
+from personas.images import PNG_SIGNATURE
 
 
 def v2(**fields: Any) -> dict[str, Any]:
@@ -65,4 +66,4 @@ def picture(*chunks: bytes) -> bytes:
     """A PNG of one grey pixel with these chunks."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     pixel = chunk(b"IDAT", zlib.compress(b"\0\x80"))
-    return png.SIGNATURE + header + b"".join(chunks) + pixel + chunk(b"IEND", b"")
+    return PNG_SIGNATURE + header + b"".join(chunks) + pixel + chunk(b"IEND", b"")

@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 from personas import png
+from personas.images import PNG_SIGNATURE
 from tests.personas.card_samples import chunk, picture
 
 
@@ -42,11 +43,11 @@ bomb = zlib.compress(b"\0" * (png.MAX_TEXT_BYTES + 1), 9)
     ("data", "reason"),
     [
         (b"GIF89a", "not a PNG"),
-        (png.SIGNATURE, "ends too early"),
+        (PNG_SIGNATURE, "ends too early"),
         (picture()[:-6], "ends too early|longer than the file"),
-        (png.SIGNATURE + b"\xff\xff\xff\xff" + b"IHDR" + b"\0" * 40, "longer than the file"),
+        (PNG_SIGNATURE + b"\xff\xff\xff\xff" + b"IHDR" + b"\0" * 40, "longer than the file"),
         (picture()[:-1] + b"\0", "checksum"),
-        (png.SIGNATURE + chunk(b"tEXt", b"a\0b") + chunk(b"IEND", b""), "not those of a PNG"),
+        (PNG_SIGNATURE + chunk(b"tEXt", b"a\0b") + chunk(b"IEND", b""), "not those of a PNG"),
         (picture(chunk(b"IHDR", b"\0" * 13)), "not those of a PNG"),
         (picture(chunk(b"\0\0\0\0", b"")), "not those of a PNG"),
         (picture(chunk(b"tEXt", b"a")), "broken"),
