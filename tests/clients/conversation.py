@@ -1,4 +1,4 @@
-"""Ten turns with one persona that end in memory questions: is the history kept, and is it bounded?"""
+"""Ten turns with one persona that end in memory questions: checks that the history is kept and bounded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SCRIPT = (
     "What cake am I baking on Saturday?",
 )
 MEMORY = {7: "Mara", 8: "Biscuit", 9: "lemon"}
-CONTEXT_TOKENS = 5160  # CHAT_MAX_LEN's default: no prompt can be longer
-SLACK_TOKENS = 8  # a tool's yes puts a short prefix before the user's text, for that turn
+CONTEXT_TOKENS = 5160  # default of CHAT_MAX_LEN; no prompt is longer
+SLACK_TOKENS = 8  # after a yes of the tool engine, the user's text has a short prefix for that turn
 BEACH_DAY = (
     "User: We went to the beach again and counted the gulls on the rocks, and the waves were high.\n"
     "Assistant: That sounds lovely. Did Biscuit chase the gulls, or was the water too cold for that?\n"
@@ -31,19 +31,30 @@ BEACH_DAY = (
 
 @dataclass
 class Memory:
-    """What the server's own numbers say about its record, turn by turn."""
+    """Token counts of the server, turn by turn.
+
+    `prompts` and `replies` hold the tokens of each turn's prompt and reply.
+    """
 
     prompts: list[int]
     replies: list[int]
 
     def add(self, turn: Turn) -> None:
+        """Take the counts of a finished turn; a server without counts adds nothing."""
         prompt, reply = turn.usage.get("prompt_tokens"), turn.usage.get("completion_tokens")
         if isinstance(prompt, int):
             self.prompts.append(prompt)
             self.replies.append(reply if isinstance(reply, int) else 0)
 
     def lost_at(self, limit: int) -> int | None:
-        """The turn (from 1) whose prompt did not hold the one before; near ``limit`` it may have been trimmed."""
+        """Find a turn whose prompt did not contain the turn before.
+
+        Args:
+            limit: longest prompt in tokens; a prompt above half of it may have been trimmed and is not checked.
+
+        Returns:
+            The number of the turn, from 1, or None.
+        """
         for index in range(1, len(self.prompts)):
             before, now = self.prompts[index - 1], self.prompts[index]
             if now + SLACK_TOKENS < before + self.replies[index - 1] and before < limit / 2:
@@ -52,13 +63,17 @@ class Memory:
 
 
 async def bounded(yap: Connection, given: options.Options, limit: int) -> bool:
-    """Hand the server far more history than fits, and see that the turn still works within the limit."""
+    """Send far more history than fits, and check that the prompt stays within the limit.
+
+    Args:
+        limit: longest prompt in tokens.
+    """
     text = BEACH_DAY * (limit * 6 // len(BEACH_DAY))
     turn = await ask(yap, "Good night!", history=text, sampling=given.sampling)
     prompt = turn.usage.get("prompt_tokens")
     return output.checked(
         isinstance(prompt, int) and prompt <= limit,
-        f"history is bounded: {len(text):,} characters of it came to a prompt of {prompt} tokens (at most {limit})",
+        f"history is bounded: {len(text):,} characters became a prompt of {prompt} tokens (limit {limit})",
     )
 
 
@@ -66,11 +81,11 @@ async def main() -> int:
     parser = options.parser("A scripted conversation of ten turns that ends in memory questions.")
     parser.add_argument(
         "--limit", type=options.at_least(1), default=CONTEXT_TOKENS, metavar="TOKENS",
-        help="the longest prompt that the server may make (its CHAT_MAX_LEN); now %(default)s",
+        help="longest prompt of the server (its CHAT_MAX_LEN); default %(default)s",
     )  # fmt: skip
-    parser.add_argument("--no-bound-check", action="store_true", help="leave out the last check, an overlong history")
-    parser.add_argument("--strict", action="store_true", help="fail too when the model forgets what it was told")
-    parser.add_argument("--brief", action="store_true", help="the table without what was said")
+    parser.add_argument("--no-bound-check", action="store_true", help="skip the last check, an overlong history")
+    parser.add_argument("--strict", action="store_true", help="also fail if the model forgets a fact")
+    parser.add_argument("--brief", action="store_true", help="print the table without the conversation")
     args = parser.parse_args()
     given = options.read(args)
     rows: list[list[str]] = []
@@ -87,22 +102,22 @@ async def main() -> int:
                 print(f"You: {text}\n{given.persona.name or 'Reply'}: {turn.reply.strip()}\n", flush=True)
             rows.append(_row(index, turn))
         head = ["turn", "first token", "3 words", "sentence", "total", "prompt", "cached"]
-        output.table("Times from sending, tokens as the server counts them", head, rows)
+        output.table("Times since sending, token counts of the server", head, rows)
         print()
         well = True
         if len(memory.prompts) < len(SCRIPT):
-            print("This server reports no token counts, so its history cannot be verified.")
+            print("This server reports no token counts, so the history cannot be checked.")
         else:
             lost = memory.lost_at(int(args.limit))
-            where = f"it went missing in turn {lost}" if lost else f"{memory.prompts[0]} → {memory.prompts[-1]} tokens"
-            well = output.checked(lost is None, f"history is kept: each prompt holds what was said before ({where})")
+            where = f"lost in turn {lost}" if lost else f"{memory.prompts[0]} → {memory.prompts[-1]} tokens"
+            well = output.checked(lost is None, f"history is kept: each prompt contains the earlier turns ({where})")
             if not args.no_bound_check:
                 well = await bounded(yap, given, int(args.limit)) and well
     answer = f"the model recalled {len(recalled)} of {len(MEMORY)}" + (f" ({', '.join(recalled)})" if recalled else "")
     if args.strict:
         well = output.checked(len(recalled) == len(MEMORY), answer) and well
     else:
-        print(f"     {answer}; how well it does is the model's affair, --strict makes it count")
+        print(f"     {answer}; this depends on the model and is a failure only with --strict")
     return 0 if well else failures.FAILED
 
 

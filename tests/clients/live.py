@@ -1,4 +1,4 @@
-"""A conversation in the terminal: replies stream, and typing while one comes interrupts it."""
+"""A conversation in the terminal: replies stream, and typing interrupts them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from yapclient import Dialogue
 
 async def main() -> int:
     parser = options.parser(
-        "A conversation: replies stream, typing and Enter interrupts, Ctrl+C stops a reply (twice leaves). "
-        "The persona file is read again when it changes. In a pipe, each line of input is one turn."
+        "A conversation: replies stream, typing and Enter interrupts, Ctrl+C stops a reply (twice: exit). "
+        "The client reads the persona file again after a change. In a pipe, each line of input is one turn."
     )
     given = options.read(parser.parse_args())
     screen = Screen(by_key=sys.stdin.isatty() and sys.stdout.isatty())

@@ -1,4 +1,4 @@
-"""Swaps the persona in mid-session: is each swap acknowledged, and does the new one answer with the history intact?"""
+"""Changes the persona during a session and checks the acknowledgement, the answer and the history."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ QUESTIONS = (
 
 @dataclass
 class Record:
-    """The server's own numbers, to tell whether a prompt still holds what was said."""
+    """Token counts of the server, to check whether a prompt contains the earlier turns."""
 
     said: int = 0  # tokens of all replies so far
-    prompts: dict[int, tuple[int, int]] = field(default_factory=dict)  # persona → its last prompt, and `said` then
+    prompts: dict[int, tuple[int, int]] = field(
+        default_factory=dict
+    )  # persona → (tokens of its last prompt, `said` then)
 
     def holds(self, who: int, turn: Turn) -> bool | None:
-        """Whether the turn's prompt holds all replies before it; None where the server gives no counts."""
+        """Check a turn's prompt against the earlier replies.
+
+        Args:
+            who: number of the persona that answered.
+            turn: the finished turn.
+
+        Returns:
+            Whether the prompt contains all earlier replies; None if the server reports no counts.
+        """
         prompt, reply = turn.usage.get("prompt_tokens"), turn.usage.get("completion_tokens")
         if not isinstance(prompt, int) or not isinstance(reply, int):
             return None
-        # The same persona's earlier prompt gives the tighter bound: it grew by all that was said in between.
+        # The same persona's earlier prompt gives the tighter bound: the prompt grew by all replies in between.
         before, said_then = self.prompts.get(who, (0, 0))
         held = prompt > before + self.said - said_then
         self.prompts[who] = (prompt, self.said)
@@ -39,20 +49,24 @@ class Record:
 
 
 def acknowledged(ack: Ack, persona: Persona) -> bool:
-    """Whether the ack says updated, and names the persona where it names one."""
+    """Return whether the ack reports an update and names the persona, if the ack names one."""
     return ack.code in (None, 200) and names(ack, persona)
 
 
 def names(ack: Ack, persona: Persona) -> bool:
-    """Whether the ack names this persona, as far as it names one."""
+    """Return whether the ack's gender and personality, where present, are those of the persona."""
     named = [(ack.gender, persona.gender), (ack.personality, persona.personality)]
-    return all(not told or not meant or told == meant for told, meant in named)
+    return all(not actual or not expected or actual == expected for actual, expected in named)
 
 
 async def switch(
     yap: Connection, persona: Persona, number: int, who: int, record: Record, options_: options.Options
 ) -> bool:
-    """One swap and one turn with the new persona; prints what was checked."""
+    """Change the persona, run one turn with it, and print the checks.
+
+    Returns:
+        Whether every check passed.
+    """
     ack, waits = await patiently(lambda: yap.chat_prompt(persona))
     waited = f", after waiting {waits} time{'s' if waits > 1 else ''} for the update limit" if waits else ""
     said = f"{ack.code or ''} {ack.message}".strip() or "ok"
@@ -63,29 +77,33 @@ async def switch(
 
 
 def verdict(turn: Turn, persona: Persona, who: int, record: Record) -> bool:
-    """Whether the turn was answered, by the persona that was asked, with the history intact."""
+    """Check that the turn was answered by the requested persona with the history intact."""
     ack = turn.ack
     if ack is not None and not names(ack, persona):
-        well = output.checked(False, f"the turn was acknowledged as {ack.gender}, {ack.personality} instead")
+        well = output.checked(False, f"the turn was acknowledged as {ack.gender}, {ack.personality}")
     elif not turn.reply.strip():
         well = output.checked(False, "the turn ended without an answer")
     else:
         well = output.checked(True, f"answered in {output.ms(turn.timing.ms(turn.timing.done))}")
     held = record.holds(who, turn)
     if held is None:
-        print("     (the server reports no token counts, so the history cannot be verified)")
+        print("     (the server reports no token counts, so the history cannot be checked)")
         return well
     prompt = turn.usage["prompt_tokens"]
-    return output.checked(held, f"history intact: a prompt of {prompt} tokens holds what was said") and well
+    return output.checked(held, f"history intact: a prompt of {prompt} tokens contains the earlier turns") and well
 
 
 async def main() -> int:
-    parser = options.parser("Swaps the persona in mid-session and checks that the history stays.")
+    parser = options.parser("Changes the persona during a session and checks that the history stays.")
     parser.add_argument(
-        "--switches", type=options.at_least(1), default=4, metavar="N", help="how many; now %(default)s"
+        "--switches", type=options.at_least(1), default=4, metavar="N", help="number of changes; default %(default)s"
     )
     parser.add_argument(
-        "--delay", type=options.at_least(0, float), default=0.0, metavar="SECONDS", help="pause before each"
+        "--delay",
+        type=options.at_least(0, float),
+        default=0.0,
+        metavar="SECONDS",
+        help="pause before each change",
     )
     args = parser.parse_args()
     given = options.read(args)
@@ -96,11 +114,11 @@ async def main() -> int:
             cast.append(persona)
             styles.add(persona.personality)
     if len(cast) < 2:
-        raise YapError(f"{given.personas.path} holds nobody to switch to; it needs two personas that differ")
-    cast = cast[:2]  # to and fro: each comes back, so that the history can be compared
+        raise YapError(f"{given.personas.path} has no second persona; the test needs two with different personalities")
+    cast = cast[:2]  # alternate, so that each persona's prompts can be compared
     record = Record()
     async with connect(given.server, timeout=given.timeout, backoff=failures.PATIENCE, on_wait=failures.waiting) as yap:
-        print(f"{args.switches} switches, beginning with {cast[0]} at {given.server}", flush=True)
+        print(f"{args.switches} switches, starting with {cast[0]} at {given.server}", flush=True)
         turn = await ask(yap, OPENING, persona=cast[0], sampling=given.sampling)
         print(f"     {cast[0].name or 'Reply'}: {' '.join(turn.reply.split())}")
         well = verdict(turn, cast[0], 0, record)
@@ -108,7 +126,7 @@ async def main() -> int:
             await asyncio.sleep(args.delay)
             who = number % len(cast)
             well = await switch(yap, cast[who], number, who, record, given) and well
-    print("All switches went well." if well else "Something is amiss, see above.")
+    print("All switches went well." if well else "A check failed, see above.")
     return 0 if well else failures.FAILED
 
 

@@ -1,4 +1,4 @@
-"""The tool flow: a turn that should make the server ask for the screen, then the followup with what was seen."""
+"""The tool flow: a turn that should raise a tool call, then the followup with a description of the screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANALYSIS = "A weather page for Lisbon: sunny, 24 degrees, a light wind from the 
 
 
 def show(name: str, turn: Turn) -> None:
-    """What was said, and when it came."""
+    """Print a reply and its times."""
     timing = turn.timing
     print(f"{name}: {turn.reply.strip() or '(nothing)'}")
     print(f"     first token {output.ms(timing.ms(timing.first_token))}, total {output.ms(timing.ms(timing.done))}")
@@ -21,9 +21,9 @@ def show(name: str, turn: Turn) -> None:
 
 async def main() -> int:
     parser = options.parser("The tool flow: toolcall yes, then a followup with the analysis of the screen.")
-    parser.add_argument("--message", default=MESSAGE, metavar="TEXT", help="what should raise the tool call")
-    parser.add_argument("--analysis", default=ANALYSIS, metavar="TEXT", help="what is then said to be on the screen")
-    parser.add_argument("--allow-no", action="store_true", help="go on with the followup when the decision is no")
+    parser.add_argument("--message", default=MESSAGE, metavar="TEXT", help="message that should raise the tool call")
+    parser.add_argument("--analysis", default=ANALYSIS, metavar="TEXT", help="description of the screen to send")
+    parser.add_argument("--allow-no", action="store_true", help="send the followup even after a no")
     args = parser.parse_args()
     given = options.read(args)
     name = given.persona.name or "Reply"
@@ -41,8 +41,8 @@ async def main() -> int:
         show(name, first)
         if not (tool and tool.yes) and not args.allow_no:
             print(
-                "The server saw no need for the screen, so there is nothing to follow up.\n"
-                "  What to do: say it more plainly with --message, or go on regardless with --allow-no.",
+                "The decision was no, so the client sends no followup.\n"
+                "  What to do: ask more plainly with --message, or pass --allow-no.",
                 file=sys.stderr,
             )
             return failures.FAILED

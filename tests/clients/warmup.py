@@ -1,4 +1,4 @@
-"""One turn: is the server there, does it answer, and how fast?"""
+"""One turn: checks that the server answers, and prints the times."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ MESSAGE = "Hello! What would you like to talk about today?"
 
 
 def ack_line(turn: Turn) -> str:
-    """The server's acknowledgement in one line; what it left out is left out."""
+    """Format the server's acknowledgement in one line; absent fields are omitted."""
     fields = turn.ack.raw if turn.ack else {}
-    told = " ".join(
+    shown = " ".join(
         f"{key}={fields[key]}" for key in ("session_id", "gender", "personality", "turn") if fields.get(key) is not None
     )
     now = f" now={fields['now']!r}" if fields.get("now") else ""
-    return f"ACK {'ok' if turn.ack and turn.ack.ok else 'missing'} {told}{now}".rstrip()
+    return f"ACK {'ok' if turn.ack and turn.ack.ok else 'missing'} {shown}{now}".rstrip()
 
 
 def metrics(turn: Turn | None, error: YapError | None) -> dict[str, Any]:
-    """The metrics line. Times are milliseconds since the message was sent; None where it did not come to that."""
+    """Build the metrics line.
+
+    Returns:
+        Times in milliseconds since the message was sent; None for an event that did not happen.
+    """
     timing = turn.timing if turn else None
     said_something = turn is not None and (turn.text != "" or turn.tool is not None)
     return {
@@ -42,7 +46,7 @@ def metrics(turn: Turn | None, error: YapError | None) -> dict[str, Any]:
 
 
 async def one_pass(turn: Turn, extra: dict[str, Any]) -> bool:
-    """Run a turn and print its three lines; True if it went well."""
+    """Run a turn and print its three lines; returns whether the turn succeeded."""
     error: YapError | None = None
     acked = False
     try:
@@ -64,12 +68,12 @@ async def one_pass(turn: Turn, extra: dict[str, Any]) -> bool:
 
 
 async def main() -> int:
-    parser = options.parser("One turn: prints the ACK line, then two JSON lines, the metrics and the reply.")
-    parser.add_argument("message", nargs="*", help=f"what to say; else: {MESSAGE}")
+    parser = options.parser("One turn: prints the ACK line, then two JSON lines: the metrics and the reply.")
+    parser.add_argument("message", nargs="*", help=f"text to send; default: {MESSAGE}")
     parser.add_argument(
         "--double-ttfb",
         action="store_true",
-        help="say it twice from scratch on one connection: the second time shows what the prefix cache saves",
+        help="send the message twice on one connection, without history; the second time uses the prefix cache",
     )
     args = parser.parse_args()
     given = options.read(args)

@@ -41,8 +41,8 @@ async def test_no_server_names_the_address_and_what_to_do(names: tuple[str, ...]
         assert done.status == 3, name
         assert url in done.err
         assert "Traceback" not in done.err
-        if name != "bench":  # which counts, and tells at the end
-            assert "nothing listens there" in done.err
+        if name != "bench":  # counts, and reports at the end
+            assert "no server listens at this address" in done.err
             assert "bash scripts/main.sh" in done.err
         else:
             assert "refusals: 1 × no_server" in done.out
@@ -69,7 +69,7 @@ async def test_no_place_is_told_and_tried_again(names: tuple[str, ...], serve: S
         assert "server_at_capacity" in done.err + done.out
         if name != "bench":
             assert done.err.count("trying again in") == 2
-            assert "8 of 8 places are taken (closed with 1013)" in done.err
+            assert "8 of 8 connection slots are in use (closed with 1013)" in done.err
             assert "What to do: " in done.err
 
 
@@ -83,7 +83,7 @@ async def test_a_place_that_comes_free_is_taken(serve: Serve) -> None:
     server = await serve(Script(full_times=1, retry_in=0.05))
     done = await run_client("warmup", "--server", f"127.0.0.1:{server.port}", "--api-key", "right-key", variables={})
     assert done.status == 0
-    assert "8 of 8 places are taken (closed with 1013); trying again in 0.1 s" in done.err
+    assert "8 of 8 connection slots are in use (closed with 1013); trying again in 0.1 s" in done.err
 
 
 @some_or_all
@@ -116,7 +116,7 @@ async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
     server = await serve(Script(silent=True))
     done = await run_client("warmup", "--server", server.url, variables=KEY | {"RECV_TIMEOUT_SEC": "0.2"})
     assert done.status == 1
-    assert f"{server.url} has said nothing for 0.2 s" in done.err
+    assert f"{server.url} sent nothing for 0.2 s" in done.err
 
 
 async def test_an_error_in_mid_turn_is_told(serve: Serve) -> None:
@@ -131,7 +131,7 @@ async def test_the_update_limit_is_waited_out(serve: Serve) -> None:
     server = await serve(Script(updates=1, update_retry_in=0.3))
     done = await run_client("personality", "--switches", "3", "--server", server.url)
     assert done.status == 0
-    assert done.err == "chat_prompt_update_rate_limited: the server asks to wait 0.3 s …\n"
+    assert done.err == "chat_prompt_update_rate_limited: waiting 0.3 s as the server asks …\n"
     assert "switch 2 to Robin (female, cheerful): 200 updated, after waiting 1 time for the update limit" in done.out
     assert done.out.count("history intact") == 4
 

@@ -83,7 +83,7 @@ async def test_ctrl_c_with_nothing_running_asks_for_another(serve: Serve, tmp_pa
     async with at_terminal("live", "--server", server.url, "--api-key", "right-key", cwd=tmp_path) as user:
         await user.sees("you> ")
         user.presses("\x03")
-        await user.sees("Ctrl+C again leaves.")
+        await user.sees("Press Ctrl+C again to exit.")
         user.presses("\x03")
         assert await user.leaves() == 0
 
@@ -94,8 +94,8 @@ async def test_a_dropped_line_is_opened_again_with_the_history(serve: Serve, tmp
         await user.sees("you> ")
         user.presses("Hello\r")
         await user.sees("Hello there, Mara. (cut off)")
-        await user.sees("broke off; connecting again.")
-        await user.sees("Connected again")
+        await user.sees("broke off; reconnecting.")
+        await user.sees("Reconnected")
         user.presses("Are you there?\r")
         await user.sees(REPLY)
         assert server.connections == 2
@@ -109,7 +109,7 @@ async def test_a_line_that_drops_before_the_first_word_asks_again(serve: Serve, 
     async with at_terminal("live", "--server", server.url, "--api-key", "right-key", cwd=tmp_path) as user:
         await user.sees("you> ")
         user.presses("Hello\r")
-        await user.sees("connecting and asking again")
+        await user.sees("reconnecting and sending the message again")
         await user.sees(REPLY)
         assert [message["user_utterance"] for message in server.starts()] == ["Hello", "Hello"]
 
@@ -141,23 +141,23 @@ async def test_personas_come_from_the_file_and_from_the_server(serve: Serve, tmp
         file.write_text("{")
         await user.sees("cannot read the personas")
         user.presses("/persona nobody\r")
-        await user.sees("There is nobody called nobody")
+        await user.sees("There is no persona nobody")
 
 
 async def test_commands(serve: Serve, tmp_path: Path) -> None:
     server = await serve(Script(tool="yes"))
     async with at_terminal("live", "--server", server.url, "--api-key", "right-key", cwd=tmp_path) as user:
         for line, answer in (
-            ("/history", "Nothing was said yet."),
+            ("/history", "The conversation is empty."),
             ("/stats", "No turn yet."),
             ("/help", "/persona NAME"),
             ("/nonsense", "There is no /nonsense"),
-            ("Hello", "It asks to look at your screen (take_screenshot)"),
+            ("Hello", "The character asks for your screen (take_screenshot)"),
             ("/stats", "So far: 1 turns"),
             ("/screen a weather page", REPLY),
             ("/history", "· User: Hello"),
             ("/reset", "Forgotten"),
-            ("Again", "It asks to look at your screen"),
+            ("Again", "The character asks for your screen"),
         ):
             await user.sees("you> ")
             user.presses(line + "\r")

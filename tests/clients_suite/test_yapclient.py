@@ -227,7 +227,7 @@ async def test_personas_of_the_server(serve: Serve) -> None:
     has, has_not = await serve(Script(personas=stored)), await serve(Script())
     assert await server_personas(Server(has.url, "right-key")) == [Persona("female", "dry", None, "maya", "Maya")]
     assert await server_personas(Server(has_not.url, "right-key")) == []
-    with pytest.raises(YapError, match="it answered 401"):
+    with pytest.raises(YapError, match="HTTP 401"):
         await server_personas(Server(has.url, "wrong"))
 
 

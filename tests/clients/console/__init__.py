@@ -1,1 +1,1 @@
-"""What the command-line clients share: their options, their files, and how they speak to a person."""
+"""Parts that the command-line clients share: options, output, error messages, waiting."""

@@ -1,4 +1,4 @@
-"""The options every client has."""
+"""The options that every client has."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _EPILOG = """\
 environment: SERVER_WS_URL (--server), TEXT_API_KEY (--api-key), GENDER, PERSONALITY or PERSONA_STYLE,
 RECV_TIMEOUT_SEC (--timeout). An option wins over its variable.
 
-exit status: 0 all went well; 1 the server was reached, but something failed; 2 the command line is wrong;
-3 no connection: nobody there, or refused; 130 stopped with Ctrl+C."""
+exit status: 0 success; 1 the server answered, but a check or a turn failed; 2 wrong command line;
+3 no connection: no server, or refused; 130 stopped with Ctrl+C."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the shared options come to. ``timeout`` is in seconds."""
+    """Values of the shared options. `timeout` is in seconds."""
 
     server: Server
     sampling: dict[str, float]
@@ -45,7 +45,15 @@ class Options:
 
 
 def parser(description: str, *, server_alias: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that every client has. Give it more, then hand it to :func:`read`."""
+    """Create a parser with the options that every client has.
+
+    Args:
+        description: text above the options in `--help`.
+        server_alias: a second name of `--server`; None: no second name.
+
+    Returns:
+        A parser. Add more options, parse, and pass the result to :func:`read`.
+    """
     made = argparse.ArgumentParser(
         description=textwrap.fill(description, 100),
         epilog=_EPILOG,
@@ -58,18 +66,18 @@ def parser(description: str, *, server_alias: str | None = None) -> argparse.Arg
         dest="server",
         metavar="URL",
         default=os.environ.get("SERVER_WS_URL") or DEFAULT_SERVER,
-        help="the full ws:// address, or only the origin (127.0.0.1:8000, https://host): /ws is added; now %(default)s",
+        help="full ws:// address, or the origin (127.0.0.1:8000, https://host) without /ws; default %(default)s",
     )
-    where.add_argument("--api-key", metavar="KEY", help="the key; without it the one in TEXT_API_KEY")
+    where.add_argument("--api-key", metavar="KEY", help="API key; default: TEXT_API_KEY")
     where.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_positive,
         default=os.environ.get("RECV_TIMEOUT_SEC") or DEFAULT_TIMEOUT_S,
-        help="the longest silence to bear; now %(default)s",
+        help="longest wait for the next frame; default %(default)s",
     )
     who = made.add_argument_group("persona")
-    who.add_argument("--persona", metavar="NAME", help="one from the persona file, else one that the server keeps")
+    who.add_argument("--persona", metavar="NAME", help="a persona of the persona file, else one stored on the server")
     who.add_argument("--gender", default=os.environ.get("GENDER"), help="female or male")
     who.add_argument(
         "--personality",
@@ -78,19 +86,24 @@ def parser(description: str, *, server_alias: str | None = None) -> argparse.Arg
         dest="personality",
         metavar="WORD",
         default=os.environ.get("PERSONALITY") or os.environ.get("PERSONA_STYLE"),
-        help="one word; with --gender it picks from the persona file, else the server decides what it means",
+        help="one word; selects a persona of the file together with --gender, else one on the server",
     )
     who.add_argument(
-        "--personas", metavar="FILE", type=Path, default=PERSONAS, help="the persona file; now %(default)s"
+        "--personas", metavar="FILE", type=Path, default=PERSONAS, help="persona file; default %(default)s"
     )
-    how = made.add_argument_group("sampling (the server's own where left out)")
+    how = made.add_argument_group("sampling (default: the server's values)")
     for key, (allowed, kind) in _SAMPLING.items():
         how.add_argument(f"--{key.replace('_', '-')}", dest=key, type=kind, metavar="X", help=f"usually {allowed}")
     return made
 
 
 def read(args: argparse.Namespace) -> Options:
-    """The shared options as they are meant. Raises :class:`BadAddress`, :class:`Unreadable`."""
+    """Turn parsed arguments into options.
+
+    Raises:
+        BadAddress: `--server` is not an address of a server.
+        Unreadable: the persona file cannot be read.
+    """
     server = Server.parse(args.server, args.api_key, fallback_key=os.environ.get("TEXT_API_KEY"))
     file = PersonaFile(args.personas)
     file.refresh()
@@ -120,7 +133,12 @@ def _positive(text: str) -> float:
 
 
 def at_least(low: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
-    """An argument type: a number of ``kind`` that is not below ``low``."""
+    """Create an argument type for numbers with a lower bound.
+
+    Args:
+        low: the smallest allowed value.
+        kind: `int` or `float`.
+    """
 
     def check(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""Lines for a person at a terminal, the same without decoration for a pipe."""
+"""Output for a person at a terminal, and the same text without decoration for a pipe."""
 
 from __future__ import annotations
 
@@ -11,29 +11,39 @@ import orjson
 
 
 def is_terminal() -> bool:
-    """Whether a person is looking at stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def in_colour() -> bool:
-    """Whether stdout shows colours, and is meant to (https://no-color.org)."""
+    """Return whether stdout is a terminal with colours; NO_COLOR switches colours off (no-color.org)."""
     return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def json_line(value: dict[str, Any]) -> None:
-    """One JSON object on one line."""
+    """Print one JSON object on one line."""
     print(orjson.dumps(value).decode(), flush=True)
 
 
 def ms(value: float | None) -> str:
-    """A duration of ``value`` milliseconds to read: `87 ms`, `1.24 s`; `–` for none."""
+    """Format a duration: `87 ms`, `1.24 s`.
+
+    Args:
+        value: milliseconds; None becomes an en dash.
+    """
     if value is None:
         return "–"
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal, aligned columns in a pipe. The first column is text, the others numbers."""
+    """Print a table: drawn on a terminal, aligned columns in a pipe.
+
+    Args:
+        title: text above the table; empty: none.
+        head: column titles.
+        rows: cells; the first column is aligned left, the others right.
+    """
     if is_terminal():
         from rich import box
         from rich.console import Console
@@ -59,7 +69,15 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 
 def checked(ok: bool, what: str) -> bool:
-    """One verified thing as a line; returns ``ok``."""
+    """Print the result of one check.
+
+    Args:
+        ok: whether the check passed.
+        what: the thing that was checked.
+
+    Returns:
+        `ok`.
+    """
     mark = "ok  " if ok else "FAIL"
     if in_colour():
         mark = "\x1b[32m✓\x1b[0m   " if ok else "\x1b[31m✗\x1b[0m   "

@@ -1,4 +1,4 @@
-"""Waiting as long as the server asks, and saying so."""
+"""Waiting for rate limits: as long as the server asks, with a message."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ Answer = TypeVar("Answer")
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> tuple[Answer, int]:
-    """Make the attempt, again after each limit that the server says how long to wait for.
+    """Call `attempt` until no rate limit refuses it.
 
-    Returns its answer and how often a limit was waited for. Raises every other :class:`RequestRefused`.
+    Returns:
+        The result of `attempt`, and the number of waits.
+
+    Raises:
+        RequestRefused: a refusal without `retry_in`.
     """
     waits = 0
     while True:
@@ -25,12 +29,12 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> tuple[Answer, i
             if error.retry_in is None:
                 raise
             refused, seconds = error, error.retry_in
-        print(f"{refused.code}: the server asks to wait {seconds:g} s …", file=sys.stderr, flush=True)
+        print(f"{refused.code}: waiting {seconds:g} s as the server asks …", file=sys.stderr, flush=True)
         await asyncio.sleep(seconds)
         waits += 1
 
 
 async def ask(yap: Connection, text: str, **options: Any) -> Turn:
-    """A turn to its end, said again after a rate limit."""
+    """Run one turn to its end, again after a rate limit."""
     turn, _ = await patiently(lambda: yap.turn(text, **options).finish())
     return turn

@@ -1,1 +1,1 @@
-"""The parts of the load test: who arrives when, what each does, and what the times come to."""
+"""Parts of the load test: arrivals, sessions, records, and summaries."""

@@ -1,4 +1,4 @@
-"""What a load test does: how many sessions, when each arrives, and what it says."""
+"""Plan of a load test: number of sessions, arrival times, and messages."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ MESSAGES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """``sessions`` in all, ``at_once`` of them at a time (None: no bound). Without ``rate`` the loop is closed: one
-    ends, the next begins. With it, sessions arrive ``rate`` times a second on average (Poisson), whatever the server
-    makes of it. ``think_time`` is a mean, in seconds; ``barge_in_share`` the share of turns that are interrupted.
+    """Parameters of a load test.
+
+    `sessions` run in total, `at_once` of them at a time (None: no limit). Without `rate` the loop is closed: a
+    session starts when another one ends. With `rate` the loop is open: on average `rate` sessions arrive per second
+    (Poisson process), regardless of the server's speed. `think_time` is the mean pause between turns in seconds.
+    `barge_in_share` is the share of interrupted turns, 0 to 1. `twice` sends each message twice. `timeout` is in
+    seconds.
     """
 
     server: Server
@@ -45,7 +49,11 @@ class Plan:
     messages: tuple[str, ...] = MESSAGES
 
     def arrivals(self) -> list[float]:
-        """Seconds after the start at which each session is to begin; all 0 where the loop is closed."""
+        """Draw the planned start of each session.
+
+        Returns:
+            Seconds after the start of the test, one per session, ascending; all 0 in a closed loop.
+        """
         if self.rate is None:
             return [0.0] * self.sessions
         chance, at, found = random.Random(self.seed), 0.0, []
@@ -55,9 +63,9 @@ class Plan:
         return found
 
     def chance(self, session: int) -> random.Random:
-        """The session's own dice, the same in every run of this plan."""
+        """Create the random generator of a session; equal in every run of this plan."""
         return random.Random(f"{self.seed}/{session}")
 
     def message(self, session: int, turn: int) -> str:
-        """What the session says in its turn."""
+        """Choose the message of a session's turn; both count from 0."""
         return self.messages[(session + turn) % len(self.messages)]

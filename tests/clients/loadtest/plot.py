@@ -1,4 +1,4 @@
-"""A load test as a picture: how the times are spread, and how they went over the test."""
+"""Picture of a load test: distribution of the times, and times over the duration of the test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ SHOWN = ("tool_ms", "first_token_ms", "first_sentence_ms", "total_ms")
 
 
 def need_matplotlib() -> None:
-    """Raises :class:`YapError` where there is none, before a test is run for nothing."""
+    """Check for matplotlib before a test starts.
+
+    Raises:
+        YapError: matplotlib is not installed.
+    """
     if importlib.util.find_spec("matplotlib") is None:
-        raise YapError("--plot needs matplotlib, which is not installed: pip install matplotlib, or leave --plot out")
+        raise YapError("--plot needs matplotlib: pip install matplotlib, or omit --plot")
 
 
 def draw(path: Path, records: Sequence[TurnRecord], title: str) -> None:

@@ -1,4 +1,4 @@
-"""What one turn of a load test came to."""
+"""Record of one turn in a load test."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from yapclient import Turn
 
 @dataclass
 class TurnRecord:
-    """Times are milliseconds since the moment the turn was *meant* to begin, so that a server (or client) that falls
-    behind cannot hide it; ``late_ms`` is how much of that passed before it was sent. ``at_s``: that moment, in seconds
-    since the test began. ``outcome``: ok, interrupted, refused or error, the last two with their ``code``.
+    """One turn.
+
+    Times are in milliseconds since the *planned* start of the turn, so that a slow server or client cannot hide its
+    delay (coordinated omission). `late_ms` is the part before the message was sent. `at_s` is the planned start, in
+    seconds since the start of the test. `outcome` is ok, interrupted, refused or error; the last two have a `code`.
     """
 
     session: int
@@ -34,7 +36,12 @@ class TurnRecord:
     gaps_ms: list[float] = field(default_factory=list)
 
     def take(self, turn: Turn, meant: float) -> None:
-        """The times of a turn that is over; ``meant`` on ``time.perf_counter``'s clock."""
+        """Copy the times of a finished turn.
+
+        Args:
+            turn: the finished turn.
+            meant: planned start, seconds of `time.perf_counter`.
+        """
         timing, usage = turn.timing, turn.usage
         self.late_ms = timing.ms(timing.started, meant)
         self.first_token_ms = timing.ms(timing.first_token, meant)
@@ -50,5 +57,5 @@ class TurnRecord:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The record without its gaps, which are only kept summed up."""
+        """Return the record without `gaps_ms`; the summary holds the gaps."""
         return {key: value for key, value in asdict(self).items() if key != "gaps_ms" and value is not None}

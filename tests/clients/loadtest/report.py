@@ -1,4 +1,4 @@
-"""A load test's figures for a person, alone or beside another's."""
+"""Figures of a load test for a person, alone or compared with another test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loadtest.summary import FORMAT, METRICS, PERCENTILES
 
 
 def show(summary: dict[str, Any], settings: dict[str, Any]) -> None:
-    """The figures of one test."""
+    """Print the figures of one test."""
     head = ["milliseconds", *(f"p{share}" for share in PERCENTILES), "max", "count"]
     rows = [
         [name, *(_number(times[f"p{share}"]) for share in PERCENTILES), _number(times["max"]), str(times["count"])]
@@ -25,10 +25,10 @@ def show(summary: dict[str, Any], settings: dict[str, Any]) -> None:
     else:
         print(title(settings))
     turns = summary["turns"]
-    told = [f"{turns['ok']} turns answered"]
-    told += [f"{turns['interrupted']} interrupted"] if turns["interrupted"] else []
-    print(f"\n{', '.join(told)} in {summary['wall_s']:.1f} s: {summary['turns_per_s']:.2f} turns and "
-          f"{summary['tokens_per_s']:.1f} {summary['tokens_are']} a second")  # fmt: skip
+    counts = [f"{turns['ok']} turns answered"]
+    counts += [f"{turns['interrupted']} interrupted"] if turns["interrupted"] else []
+    print(f"\n{', '.join(counts)} in {summary['wall_s']:.1f} s: {summary['turns_per_s']:.2f} turns and "
+          f"{summary['tokens_per_s']:.1f} {summary['tokens_are']} per second")  # fmt: skip
     for kind in ("refusals", "errors"):
         for code, count in sorted(summary[kind].items()):
             print(f"{kind}: {count} × {code}")
@@ -40,7 +40,11 @@ def save(path: Path, result: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A result file. Raises :class:`Unreadable` where it is none."""
+    """Read a result file.
+
+    Raises:
+        Unreadable: the file is missing or not a result file.
+    """
     try:
         result = orjson.loads(path.read_bytes())
     except OSError as error:
@@ -53,7 +57,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def compare(one: Path, other: Path) -> None:
-    """Two result files side by side; the change is from the first to the second."""
+    """Print two result files side by side; the change is from the first to the second."""
     results = [load(path) for path in (one, other)]
     summaries = [result["summary"] for result in results]
     rows = []
@@ -62,7 +66,7 @@ def compare(one: Path, other: Path) -> None:
         if times[0] and times[1]:
             shares = ("p50", "p95")
             rows += [[f"{name}, {share} (ms)", *_beside(times[0][share], times[1][share])] for share in shares]
-    for key, name in (("tokens_per_s", "tokens a second"), ("turns_per_s", "turns a second")):
+    for key, name in (("tokens_per_s", "tokens per second"), ("turns_per_s", "turns per second")):
         rows.append([name, *_beside(summaries[0][key], summaries[1][key])])
     for kind in ("refused", "error"):
         counts = [summary["turns"][kind] for summary in summaries]
@@ -73,8 +77,8 @@ def compare(one: Path, other: Path) -> None:
 
 
 def title(settings: dict[str, Any]) -> str:
-    """What was done, in one line."""
-    loop = f"{settings['rate']:g} arrivals a second" if settings.get("rate") else "closed loop"
+    """Describe the test in one line."""
+    loop = f"{settings['rate']:g} arrivals per second" if settings.get("rate") else "closed loop"
     most = f", {settings['at_once']} at once" if settings.get("at_once") else ""
     return f"{settings['sessions']} sessions of {settings['turns']} turns, {loop}{most}, at {settings['server']}"
 

@@ -1,4 +1,4 @@
-"""Runs a plan: closed loop, or open loop at its arrival times."""
+"""Runs a plan: a closed loop, or an open loop at its arrival times."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from loadtest.session import Session
 
 
 async def carry_out(plan: Plan, on_turn: Callable[[TurnRecord], None], on_session: Callable[[], None]) -> None:
-    """Run all sessions.
+    """Run all sessions of a plan.
 
-    In the open loop a session that finds ``at_once`` others running waits its turn, and its times count from when it
-    was meant to begin all the same: what one session waits for is not taken off the next one's account.
+    In an open loop, a session that finds `at_once` others running waits. Its times still count from its planned
+    start.
+
+    Args:
+        plan: the plan.
+        on_turn: called with the record of each turn.
+        on_session: called after each session.
     """
-    places = asyncio.Semaphore(plan.at_once) if plan.at_once else contextlib.nullcontext()
+    slots = asyncio.Semaphore(plan.at_once) if plan.at_once else contextlib.nullcontext()
     origin = time.perf_counter()
 
     async def one(number: int, after: float) -> None:
         await asyncio.sleep(max(origin + after - time.perf_counter(), 0))
-        async with places:
+        async with slots:
             meant = time.perf_counter() if plan.rate is None else origin + after
             await Session(plan, number, origin, meant, on_turn).run()
         on_session()
@@ -34,4 +39,4 @@ async def carry_out(plan: Plan, on_turn: Callable[[TurnRecord], None], on_sessio
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # each hangs up before it ends
+        await asyncio.gather(*tasks, return_exceptions=True)  # each session closes its connection first

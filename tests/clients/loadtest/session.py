@@ -1,4 +1,4 @@
-"""One session of a load test: connect, talk, leave."""
+"""One session of a load test: connect, run turns, close."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from yapclient import Connection, ConnectionRefused, NoServer, Token, Turn, YapE
 from loadtest.plan import Plan
 from loadtest.record import TurnRecord
 
-# An interruption comes this many seconds into a reply, at random in between.
+# Range of the time from the first token to an interruption, seconds.
 INTERRUPT_AFTER_S = (0.1, 0.8)
 
 
 class Session:
-    """Session ``number``, meant to begin at ``meant``; the test began at ``origin`` (both ``time.perf_counter``)."""
+    """Session `number` of a plan.
+
+    `meant` is its planned start and `origin` the start of the test; both are seconds of `time.perf_counter`.
+    """
 
     def __init__(
         self, plan: Plan, number: int, origin: float, meant: float, on_turn: Callable[[TurnRecord], None]
@@ -30,7 +33,7 @@ class Session:
         self.connect_ms: float | None = None
 
     async def run(self) -> None:
-        """All of it; what fails is a record, not an exception."""
+        """Run the session; a failure becomes a record, not an exception."""
         start = time.perf_counter()
         try:
             line = await open_connection(self.plan.server, timeout=self.plan.timeout)
@@ -40,7 +43,7 @@ class Session:
             return
         self.connect_ms = round((time.perf_counter() - start) * 1000, 1)
         if self.plan.rate is None:
-            self.meant = time.perf_counter()  # closed loop: the connection is opened first, the turn counts from here
+            self.meant = time.perf_counter()  # closed loop: times count from the open connection
         number = 0
         try:
             for number in range(self.plan.turns):
@@ -60,7 +63,7 @@ class Session:
             await asyncio.sleep(self.meant - time.perf_counter())
 
     async def _exchange(self, line: Connection, number: int) -> bool:
-        """One turn, and what belongs to it: its interruption, or its repetition. False where the session is over."""
+        """Run one turn with its interruption or repetition; returns False if the session is over."""
         interrupt = self.chance.random() < self.plan.barge_in_share
         turn = self._turn(line, number)
         if interrupt and await self._until_interruption(turn):
@@ -84,7 +87,7 @@ class Session:
         )
 
     async def _until_interruption(self, turn: Turn) -> bool:
-        """Listen until it is time to interrupt; False where the turn was over before."""
+        """Read events until the moment of the interruption; returns False if the turn ended before."""
         after = self.chance.uniform(*INTERRUPT_AFTER_S)
         try:
             async for event in turn:
@@ -93,7 +96,7 @@ class Session:
                     await asyncio.sleep(max(rest, 0))
                     return turn.running
         except YapError:
-            pass  # told by what finishes the turn
+            pass  # _finish records the error
         return False
 
     async def _finish(
@@ -115,5 +118,5 @@ class Session:
 
     def _record(self, number: int, outcome: str, code: str | None) -> TurnRecord:
         at = round(self.meant - self.origin, 3)
-        connect_ms, self.connect_ms = self.connect_ms, None  # told once, with the first turn
+        connect_ms, self.connect_ms = self.connect_ms, None  # recorded once, with the first turn
         return TurnRecord(self.number, number, at, outcome, code, connect_ms=connect_ms)

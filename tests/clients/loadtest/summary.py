@@ -1,4 +1,4 @@
-"""What many turns come to: percentiles, rates, and how many were refused or failed."""
+"""Summary of a load test: percentiles, rates, and counts of refused and failed turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ METRICS = {
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The ``share``-th percentile (0–100) of sorted ``values``, linear between the nearest two."""
+    """Compute a percentile, linear between the two nearest values.
+
+    Args:
+        values: sorted values, at least one.
+        share: 0 to 100.
+    """
     place = (len(values) - 1) * share / 100
     low = int(place)
     high = min(low + 1, len(values) - 1)
@@ -31,7 +36,14 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def describe(values: Iterable[float | None]) -> dict[str, float] | None:
-    """Count, mean, percentiles and maximum; None where there is no value."""
+    """Compute count, mean, percentiles and maximum.
+
+    Args:
+        values: values in any order; None is skipped.
+
+    Returns:
+        The figures, or None if there is no value.
+    """
     found = sorted(value for value in values if value is not None)
     if not found:
         return None
@@ -40,7 +52,15 @@ def describe(values: Iterable[float | None]) -> dict[str, float] | None:
 
 
 def summarise(records: Sequence[TurnRecord], wall_s: float) -> dict[str, Any]:
-    """The figures of one test. Times in milliseconds; rates per second of the whole test."""
+    """Compute the figures of one test.
+
+    Args:
+        records: all turns.
+        wall_s: duration of the test, seconds.
+
+    Returns:
+        Counts, times in milliseconds, and rates per second of the whole test.
+    """
     once = [record for record in records if not record.repeat]
     values: dict[str, Iterable[float | None]] = {
         "first_token_ms": (record.first_token_ms for record in once),

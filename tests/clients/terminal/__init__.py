@@ -1,1 +1,1 @@
-"""The parts of the interactive client: keys in, text out, and the conversation between them."""
+"""Parts of the interactive client: keyboard, screen, and the conversation between them."""

@@ -11,26 +11,29 @@ _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
 
 @dataclass(frozen=True)
 class Submit:
-    """Enter was pressed on this line."""
+    """Enter was pressed; `text` is the line."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The line has changed and is now this."""
+    """The line has changed to `text`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class End:
-    """No more input: Ctrl+D on an empty line, or the end of a pipe."""
+    """End of input: Ctrl+D on an empty line, or the end of a pipe."""
 
 
 class Editor:
-    """Bytes of a terminal in cbreak mode to what they mean. Enter, Backspace, Ctrl+U, Ctrl+W, Ctrl+D, Esc, and the
-    arrows up and down through earlier lines; the caret stays at the end."""
+    """Translates the bytes of a terminal in cbreak mode into events.
+
+    Keys: Enter, Backspace, Ctrl+U, Ctrl+W, Ctrl+D, Esc, and arrows up and down for earlier lines. The caret stays at
+    the end.
+    """
 
     def __init__(self) -> None:
         self.draft = ""
@@ -39,7 +42,14 @@ class Editor:
         self._at = 0
 
     def feed(self, data: bytes) -> list[Submit | Draft | End]:
-        """What these bytes did, in order."""
+        """Process bytes.
+
+        Args:
+            data: bytes as the terminal sent them; a character may be split between calls.
+
+        Returns:
+            The resulting events in order.
+        """
         text = self._decode.decode(data)
         done: list[Submit | Draft | End] = []
         before, index = self.draft, 0
@@ -63,7 +73,7 @@ class Editor:
         return done
 
     def clear(self) -> None:
-        """Drop what was typed."""
+        """Empty the line."""
         self.draft = ""
 
     def _edit(self, key: str) -> None:

@@ -16,15 +16,15 @@ from terminal.editor import Draft, Editor, End, Submit
 
 
 class Keyboard:
-    """Hands ``happened`` what was typed, on the running loop. A context manager: it leaves the terminal as it was.
+    """Passes input events to a callback on the running loop. As a context manager it restores the terminal at exit.
 
-    In a pipe a line is read only after :meth:`more`, so that each can be answered before the next.
+    From a pipe, one line is read per call of :meth:`more`, so that each line is answered before the next.
     """
 
-    def __init__(self, happened: Callable[[Submit | Draft | End], None], by_key: bool) -> None:
+    def __init__(self, on_event: Callable[[Submit | Draft | End], None], by_key: bool) -> None:
         self.by_key = by_key
         self.editor = Editor()
-        self._happened = happened
+        self._on_event = on_event
         self._more = threading.Semaphore(0)
         self._before: list[Any] | None = None
         self._loop = asyncio.get_running_loop()
@@ -33,7 +33,8 @@ class Keyboard:
         if self.by_key:
             self._before = termios.tcgetattr(sys.stdin)
             self.take()
-        # A thread, because a loop cannot watch every kind of stdin on every system; it dies with the process.
+        # A thread, because an event loop cannot watch every kind of stdin on every system. As a daemon it ends with the
+        # process.
         threading.Thread(target=self._keys if self.by_key else self._lines, daemon=True).start()
         return self
 
@@ -42,21 +43,21 @@ class Keyboard:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def take(self) -> None:
-        """Have the terminal send key by key, unechoed; again after Ctrl+Z and `fg`."""
+        """Switch the terminal to single keys without echo; needed again after Ctrl+Z and `fg`."""
         if self.by_key:
             tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
 
     def more(self) -> None:
-        """Ready for another line of the pipe."""
+        """Allow one more line of the pipe to be read."""
         self._more.release()
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call, *args)
 
     def _fed(self, data: bytes) -> None:
         for event in self.editor.feed(data) if data else [End()]:
-            self._happened(event)
+            self._on_event(event)
 
     def _keys(self) -> None:
         data = b"?"
@@ -64,7 +65,7 @@ class Keyboard:
             try:
                 data = os.read(sys.stdin.fileno(), 4096)
             except OSError:
-                data = b""  # the terminal is gone
+                data = b""  # the terminal was closed
             self._post(self._fed, data)
 
     def _lines(self) -> None:
@@ -73,4 +74,4 @@ class Keyboard:
             self._more.acquire()
             line = sys.stdin.buffer.readline()
             text = line.decode("utf-8", "replace").rstrip("\r\n")
-            self._post(self._happened, Submit(text) if line else End())
+            self._post(self._on_event, Submit(text) if line else End())

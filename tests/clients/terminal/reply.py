@@ -1,4 +1,4 @@
-"""One reply on its way from the server to the screen."""
+"""Events of the interactive client, and the reply that is being received."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from yapclient import Connection, Event, Turn, YapError
 
 @dataclass(eq=False)
 class Reply:
-    """As it comes in, and as far as it has been shown. While the user types, the rest is ``held`` back."""
+    """One reply: as received, and as far as it is displayed. While the user types, new text is kept in `held`."""
 
     user: str
-    screen_text: str | None = None  # a followup: what is on the screen, rather than something said
-    again: bool = False  # a second attempt, after the line dropped
+    screen_text: str | None = None  # description of the screen; set for a followup
+    again: bool = False  # second attempt after a lost connection
     task: asyncio.Task[None] | None = None
     turn: Turn | None = None
-    shown: int = 0  # characters
+    shown: int = 0  # displayed characters
     held: str = ""
-    over: bool = False  # its last frame came, or it failed
+    over: bool = False  # the last frame arrived, or the turn failed
     stopped: bool = False  # by Ctrl+C
-    settled: bool = False  # in the record; what still comes of it is nobody's
+    settled: bool = False  # recorded; later frames are ignored
 
 
 @dataclass(frozen=True)
 class Progress:
-    """An event of a reply; with neither event nor error, its end."""
+    """An event or an error of a reply; without either, the reply's end."""
 
     reply: Reply
     event: Event | None = None
@@ -42,11 +42,11 @@ class LineLost:
 
 @dataclass(frozen=True)
 class Note:
-    """Something to tell; an ``alert`` is no part of a transcript."""
+    """A message to the user; an `alert` is not part of a transcript."""
 
     text: str
     alert: bool = False
 
 
 class Interrupt:
-    """Ctrl+C."""
+    """Ctrl+C was pressed."""

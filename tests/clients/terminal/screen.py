@@ -1,4 +1,4 @@
-"""What a conversation looks like: a line to type on, replies that stream, and notes between them."""
+"""Display of a conversation: input line, streaming replies, and notes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from console import output
 from rich.cells import cell_len
 
 PROMPT = "you> "
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a reply must not do to a terminal
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters that a terminal would execute
 
 
 class Screen:
-    """``by_key``: a person types here, so the typed line is drawn; else the output is a plain transcript."""
+    """Writes to stdout: with `by_key` a terminal with an input line, without it a plain transcript."""
 
     def __init__(self, by_key: bool) -> None:
         self.by_key = by_key
         self.colour = output.in_colour()
-        self._in_line = False  # a reply has begun a line and not ended it
-        self._rows = 0  # of the drawn input line, above the caret's
+        self._in_line = False  # a reply's line is not finished
+        self._rows = 0  # rows of the drawn input line above the caret
         self._drawn = False
 
     def draw(self, draft: str) -> None:
-        """Show the line that is being typed."""
+        """Draw the input line with this text."""
         if not self.by_key:
             return
         self.hide()
@@ -35,40 +35,40 @@ class Screen:
         self._drawn = True
 
     def hide(self) -> None:
-        """Take the typed line away."""
+        """Erase the input line."""
         if self._drawn:
             self._put((f"\x1b[{self._rows}A" if self._rows else "") + "\r\x1b[J")
             self._drawn = False
 
     def typed(self, text: str) -> None:
-        """Leave what the user said on the screen."""
+        """Print a message of the user."""
         self.hide()
         self._end_line()
         self._put(self._styled(PROMPT if self.by_key else "You: ", "1") + text + "\n")
 
     def begin(self, name: str) -> None:
-        """A reply begins."""
+        """Start a reply with the name of the persona."""
         self.hide()
         self._end_line()
         self._put(self._styled(f"{name}: ", "1;36"))
         self._in_line = True
 
     def reply(self, text: str) -> None:
-        """A piece of a reply."""
+        """Print a piece of a reply; control characters are removed."""
         if text:
             self.hide()
             self._put(_CONTROL.sub("", text))
             self._in_line = True
 
     def end(self, remark: str = "") -> None:
-        """A reply is over."""
+        """End a reply, with an optional remark in brackets."""
         self.hide()
         if remark and self._in_line:
             self._put(self._styled(f" ({remark})", "2"))
         self._end_line()
 
     def note(self, text: str, alert: bool = False) -> None:
-        """Something about the conversation, on lines of its own; an alert keeps out of a transcript."""
+        """Print a note on its own lines; in a transcript, an alert goes to stderr."""
         self.hide()
         self._end_line()
         if alert and not self.by_key:

@@ -1,4 +1,4 @@
-"""What the user says goes out, what the server says comes in; interruptions, failures and the record between them."""
+"""Sends messages and displays replies; handles interruptions, failures and the record of the conversation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ CLOSED_IDLE = 4000
 
 @dataclass
 class Speaker:
-    """``settled`` is called when a reply is over and shown. ``failed`` is the exit status of the last failure."""
+    """State of the current reply.
+
+    `settled` is called when a reply is finished and displayed. `failed` is the exit status of the last failure, 0 for
+    none.
+    """
 
     talk: Talk
     screen: Screen
@@ -32,11 +36,11 @@ class Speaker:
     reply: Reply | None = None
     failed: int = 0
     statistics: Statistics = field(default_factory=Statistics)
-    _mourned: Connection | None = None  # lost, and told
-    _heard: int | None = None  # of the reply that was interrupted, to be told with the next turn
+    _mourned: Connection | None = None  # lost connection that was already reported
+    _heard: int | None = None  # characters of the interrupted reply, sent with the next turn
 
     async def connect(self) -> None:
-        """The first connection; from then on the line is watched, and opened again with more patience."""
+        """Open the first connection. Afterwards lost connections are reopened with a longer backoff."""
         self.dialogue.on_open = self._opened
         await self.dialogue.connect()
         self.dialogue.backoff = PATIENT
@@ -46,18 +50,18 @@ class Speaker:
 
     @property
     def speaking(self) -> Reply | None:
-        """The reply that is not over, or not all shown."""
+        """The reply that is unfinished or not fully displayed; None if there is none."""
         return self.reply if self.reply is not None and not self.reply.settled else None
 
     def say(self, text: str, *, screen_text: str | None = None, again: bool = False) -> None:
-        """The user's turn; what is being said is interrupted, and counts as heard as far as it was shown."""
+        """Start a turn; a running reply is interrupted and counts as heard as far as it was displayed."""
         self.interrupt()
         heard, self._heard = self._heard, None
         reply = self.reply = Reply(text, screen_text, again)
         reply.task = self.talk.spawn(self._follow(reply, heard))
 
     def interrupt(self) -> None:
-        """The user speaks: what is being said ends here, on the screen and in the record."""
+        """End the running reply on the screen and in the record."""
         reply = self.speaking
         if reply is not None:
             if reply.turn is None and reply.task is not None:
@@ -68,23 +72,23 @@ class Speaker:
             self._record(reply)
 
     def stop(self, reply: Reply) -> None:
-        """Ctrl+C: no more of this reply."""
+        """Stop a reply after Ctrl+C."""
         reply.held, reply.stopped = "", True
         if reply.turn is not None and reply.turn.running:
-            self.talk.spawn(self._cancel(reply, reply.turn))  # the rest follows with its last frame
+            self.talk.spawn(self._cancel(reply, reply.turn))  # its last frame settles the reply
             return
         if reply.task is not None:
             reply.task.cancel()
         self._settle(reply)
 
     def go_on(self, reply: Reply) -> None:
-        """Show what was held back while the user typed."""
+        """Display the text that was held while the user typed."""
         self._release(reply)
         if reply.over:
             self._settle(reply)
 
     def progressed(self, progress: Progress) -> None:
-        """Something of a reply came."""
+        """Process an event of a reply."""
         reply, event = progress.reply, progress.event
         if reply.settled:
             return
@@ -95,7 +99,7 @@ class Speaker:
                 self._show(reply, event.text)
         elif isinstance(event, ToolCall) and event.yes:
             names = f" ({', '.join(event.names)})" if event.names else ""
-            self.talk.post(Note(f"It asks to look at your screen{names}; /screen TEXT tells what is there."))
+            self.talk.post(Note(f"The character asks for your screen{names}; describe it with /screen TEXT."))
         if progress.error is not None:
             self._fell(reply, progress.error)
         elif event is None:
@@ -104,15 +108,15 @@ class Speaker:
                 self._settle(reply)
 
     def lost(self, connection: Connection) -> None:
-        """A connection ended; where a reply was on it, that reply tells."""
+        """Process the end of a connection; a running reply reports it itself."""
         error = connection.lost
         speaking = self.speaking is not None and not self.speaking.over
         if speaking or connection is self._mourned or connection is not self.dialogue.connection:
             return
         if isinstance(error, ConnectionLost) and error.close_code == CLOSED_IDLE:
-            self._alert("The server closed the line because nobody spoke; your next message opens it again.")
+            self._alert("The server closed the idle connection; your next message opens a new one.")
         elif error is not None:
-            self._alert(f"{failures.headline(error)}; connecting again.")
+            self._alert(f"{failures.headline(error)}; reconnecting.")
             self.talk.spawn(self._reconnect())
 
     def _fell(self, reply: Reply, error: YapError) -> None:
@@ -120,14 +124,14 @@ class Speaker:
         line_lost = isinstance(error, ConnectionLost)
         self._mourned = self.dialogue.connection if line_lost else None
         if line_lost and not reply.shown and not reply.held and not reply.again and not reply.stopped:
-            self._alert(f"{failures.headline(error)}; connecting and asking again.")
+            self._alert(f"{failures.headline(error)}; reconnecting and sending the message again.")
             reply.settled = True
             self.say(reply.user, screen_text=reply.screen_text, again=True)
             return
         self._release(reply)
         self.screen.end("cut off" if reply.shown else "")
         if line_lost and not reply.again:
-            self._alert(f"{failures.headline(error)}; connecting again.")
+            self._alert(f"{failures.headline(error)}; reconnecting.")
             self.talk.spawn(self._reconnect())
         else:
             self._alert(failures.explain(error))
@@ -180,7 +184,7 @@ class Speaker:
             self.talk.post(Progress(reply, error=error))
 
     async def _cancel(self, reply: Reply, turn: Turn) -> None:
-        with contextlib.suppress(YapError):  # a lost line is told by the reply itself
+        with contextlib.suppress(YapError):  # the reply reports a lost connection itself
             await turn.cancel(reply.shown)
 
     def _opened(self, connection: Connection) -> None:
@@ -193,6 +197,6 @@ class Speaker:
     async def _reconnect(self) -> None:
         try:
             await self.dialogue.connect()
-            self.talk.post(Note("Connected again; the conversation goes on where it was.", alert=True))
+            self.talk.post(Note("Reconnected; the conversation continues.", alert=True))
         except YapError as error:
-            self.talk.post(Note(f"{failures.explain(error)}\n  Your next message tries again.", alert=True))
+            self.talk.post(Note(f"{failures.explain(error)}\n  Your next message tries to connect again.", alert=True))

@@ -1,4 +1,4 @@
-"""What `/stats` tells."""
+"""Figures of the `/stats` command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yapclient import Turn
 
 @dataclass
 class Statistics:
-    """Counts over one sitting; times in milliseconds."""
+    """Counts of one run of the client; times in milliseconds."""
 
     first_tokens: list[float] = field(default_factory=list)
     turns: int = 0
@@ -20,7 +20,7 @@ class Statistics:
     last: str = ""
 
     def add(self, turn: Turn, interrupted: bool) -> None:
-        """A turn is over."""
+        """Count a finished turn."""
         timing, usage = turn.timing, turn.usage
         self.turns += 1
         self.interrupted += interrupted
@@ -29,14 +29,16 @@ class Statistics:
             self.first_tokens.append(first)
         tokens = usage.get("completion_tokens", timing.chunks)
         self.reply_tokens += tokens if isinstance(tokens, int) else 0
-        told = [f"first token {ms(first)}", f"total {ms(timing.ms(timing.done))}"]
+        figures = [f"first token {ms(first)}", f"total {ms(timing.ms(timing.done))}"]
         if timing.toolcall is not None:
-            told.append(f"tool decision {ms(timing.ms(timing.toolcall))}")
-        told += [f"{usage[key]} {key.replace('_', ' ')}" for key in ("prompt_tokens", "cached_tokens") if key in usage]
-        self.last = ", ".join(told)
+            figures.append(f"tool decision {ms(timing.ms(timing.toolcall))}")
+        figures += [
+            f"{usage[key]} {key.replace('_', ' ')}" for key in ("prompt_tokens", "cached_tokens") if key in usage
+        ]
+        self.last = ", ".join(figures)
 
     def text(self) -> str:
-        """The counts as lines to read."""
+        """Format the figures as lines of text."""
         if not self.turns:
             return "No turn yet."
         typical = ms(median(self.first_tokens)) if self.first_tokens else "–"

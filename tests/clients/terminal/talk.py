@@ -1,4 +1,4 @@
-"""The interactive conversation: everything that happens comes through one queue and is dealt with in order."""
+"""The interactive conversation: one queue of events, processed in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK_AT_FILE_EVERY_S = 0.5
 
 
 class Talk:
-    """A sitting at the terminal, or through a pipe. ``obey`` carries out a line that starts with a slash."""
+    """One run of the client at a terminal or in a pipe. `obey` carries out a line that starts with a slash."""
 
     def __init__(
         self, given: Options, screen: Screen, dialogue: Dialogue, obey: Callable[[Talk, str], Awaitable[None]]
@@ -33,7 +33,7 @@ class Talk:
         self.speaker = Speaker(self, screen, dialogue, self._ready)
         self.draft = ""
         self.leaving = False
-        self.stored: list[Persona] = []  # the personas that the server keeps
+        self.stored: list[Persona] = []  # personas stored on the server
         self.stored_error = ""
         self._obey = obey
         self._queue: asyncio.Queue[object] = asyncio.Queue()
@@ -42,9 +42,15 @@ class Talk:
         self._keyboard: Keyboard | None = None
 
     async def run(self) -> int:
-        """The conversation, to its exit status. Raises what keeps the first connection from coming about."""
+        """Run the conversation; returns the exit status.
+
+        Raises:
+            YapError: the first connection failed.
+        """
         await self.speaker.connect()
-        self.screen.note(f"Connected to {self.given.server}, talking with {self.dialogue.persona}. /help tells more.")
+        self.screen.note(
+            f"Connected to {self.given.server}, talking with {self.dialogue.persona}. /help lists the commands."
+        )
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self.post, Interrupt())
         loop.add_signal_handler(signal.SIGTERM, self.post, End())
@@ -66,18 +72,18 @@ class Talk:
         return 0 if self.screen.by_key else self.speaker.failed
 
     def post(self, happening: object) -> None:
-        """Something happened, to be dealt with in its order."""
+        """Queue an event."""
         self._queue.put_nowait(happening)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside the conversation, to its end or ours."""
+        """Run a coroutine concurrently; it is cancelled at the end of the conversation."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def fetch_stored(self) -> None:
-        """Ask the server whom it keeps; a server without such a list is fine."""
+        """Read the list of personas stored on the server; a server without such a list is accepted."""
         try:
             self.stored, self.stored_error = await server_personas(self.given.server), ""
         except YapError as error:
@@ -102,13 +108,13 @@ class Talk:
             self.leaving = True
 
     def _ready(self) -> None:
-        """Nothing runs: show the line to type on, or ask the pipe for its next line."""
+        """No reply runs: draw the input line, or read the next line of the pipe."""
         self.screen.draw(self.draft)
         if self._keyboard is not None:
             self._keyboard.more()
 
     def _resume(self) -> None:
-        """After a note: back to the typed line, unless a reply goes on."""
+        """After a note, draw the input line again unless a reply is running."""
         if self.draft or self.speaker.speaking is None:
             self.screen.draw(self.draft)
 
@@ -151,7 +157,7 @@ class Talk:
         elif reply is not None:
             self.speaker.stop(reply)
         else:
-            self.screen.note("Ctrl+C again leaves.", alert=True)
+            self.screen.note("Press Ctrl+C again to exit.", alert=True)
             self.screen.draw("")
 
     async def _watch_file(self) -> None:
@@ -167,8 +173,8 @@ class Talk:
                 continue
             mine = self.dialogue.persona
             edited = file.personas.get(mine.slug or "") if mine.chat_prompt else None
-            told = f"{len(file.personas)} personas"
+            change = f"{len(file.personas)} personas"
             if edited is not None and edited != mine:
                 self.dialogue.rewrite(edited)
-                told = f"{edited} is as it says there from your next message on"
-            self.post(Note(f"{file.path.name} has changed: {told}."))
+                change = f"{edited} is updated from your next message on"
+            self.post(Note(f"{file.path.name} has changed: {change}."))

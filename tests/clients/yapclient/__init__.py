@@ -1,5 +1,6 @@
-"""A small client for the Yap wire protocol. Copy this folder into your project; it needs `websockets`, `orjson`
-and, for the server's persona list, `httpx`.
+"""A small client library for the Yap wire protocol.
+
+Copy this folder into your project. It needs `websockets`, `orjson` and, for the server's list of personas, `httpx`.
 
     from yapclient import Persona, Token, connect
 
@@ -8,8 +9,8 @@ and, for the server's persona list, `httpx`.
             if isinstance(event, Token):
                 print(event.text, end="", flush=True)
 
-`connect` gives a :class:`Connection`: turn, barge_in, cancel, followup, chat_prompt, warm_persona, warm_history.
-:class:`Dialogue` sits above it: it keeps the persona and what was said, and finds its way back when the line drops.
+:func:`connect` opens a :class:`Connection`: turn, barge_in, cancel, followup, chat_prompt, warm_persona,
+warm_history. :class:`Dialogue` adds reconnects: it keeps the persona and the conversation.
 """
 
 from yapclient.address import Server

@@ -1,4 +1,4 @@
-"""How long to wait before knocking again."""
+"""Waiting times between connection attempts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backoff:
-    """``attempts`` connections in all (None: for ever); waits double from ``first`` to ``longest`` seconds.
+    """Exponential backoff.
 
-    ``without_server``: also when nothing answers at all, as while a server restarts.
+    `attempts` is the number of connection attempts (None: no limit). Waits double from `first` to `longest` seconds.
+    `without_server` also retries if no server answers, for example during a restart.
     """
 
     attempts: int | None = 4
@@ -19,15 +20,22 @@ class Backoff:
     without_server: bool = False
 
     def wait(self, failures: int, retry_in: float | None = None) -> float:
-        """Seconds to wait after the ``failures``-th failure in a row, with jitter, so that a crowd does not come back
-        at once. Where the server says when to come back, that is when."""
+        """Choose a wait with random jitter, so that many clients do not reconnect at once.
+
+        Args:
+            failures: consecutive failed attempts, at least 1.
+            retry_in: seconds that the server asked for; None: use the backoff.
+
+        Returns:
+            Seconds.
+        """
         if retry_in is not None:
             return retry_in * random.uniform(1.0, 1.1)
         waits = float(min(self.longest, self.first * 2 ** min(failures - 1, 30)))
         return waits * random.uniform(0.5, 1.0)
 
     def exhausted(self, failures: int) -> bool:
-        """Whether it is time to give up."""
+        """Return whether no attempt is left after this number of failures."""
         return self.attempts is not None and failures >= self.attempts
 
 

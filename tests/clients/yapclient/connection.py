@@ -22,9 +22,9 @@ from yapclient.turn import Exchange, Turn
 
 
 class Connection:
-    """An open connection; get one from :func:`connect` or :func:`open_connection`.
+    """An open connection; create one with :func:`connect` or :func:`open_connection`.
 
-    A server that leaves out `request_id` is understood too: its answers then belong to the oldest open message.
+    A server that omits `request_id` works too: its answers then belong to the oldest open message.
     """
 
     def __init__(self, server: Server, line: ClientConnection, timeout: float) -> None:
@@ -39,7 +39,7 @@ class Connection:
         self.last_error: Error | None = None
         self.reader = asyncio.create_task(self._read())
 
-    # -- what a conversation needs -----------------------------------------------------------------------------------
+    # -- conversation ------------------------------------------------------------------------------------------------
 
     def turn(
         self,
@@ -51,10 +51,15 @@ class Connection:
         heard: int | None = None,
         **fields: Any,
     ) -> Turn:
-        """A turn, to be iterated. Without text the character speaks first. The first turn needs a persona.
+        """Create a turn; iterate it for events.
 
-        ``history`` (`User: …` / `Assistant: …` lines) replaces the server's record; ``heard`` is how many characters of
-        the last reply the user heard; ``fields`` go into the message as they are (``tool_prompt``, ``user_identity``).
+        Args:
+            text: the user's message; empty: the character speaks first.
+            persona: required for the first turn of a session; None: keep the session's persona.
+            history: `User: …` and `Assistant: …` lines that replace the server's history; None: keep it.
+            sampling: sampling values for the session; None: keep them.
+            heard: characters of the last reply that the user heard; None: all that was sent.
+            fields: further fields of the message, such as `tool_prompt` and `user_identity`.
         """
         message: dict[str, Any] = {
             "type": "start",
@@ -69,20 +74,30 @@ class Connection:
         return Turn(self, message)
 
     async def barge_in(self, text: str, *, heard: int | None = None, **options: Any) -> Turn:
-        """Interrupt what is being said with the next turn, already sent; options as in :meth:`turn`.
+        """Interrupt the running turn with the next one, and send it.
 
-        ``heard`` is, unless given, what was iterated of the running reply. The interrupted turn ends with its `done`.
+        Args:
+            text: the user's message.
+            heard: characters of the running reply that the user heard; None: the characters iterated so far.
+            options: as in :meth:`turn`.
+
+        Returns:
+            The new turn. The interrupted turn ends with its `done`.
         """
         if heard is None and self.current is not None and self.current.running:
             heard = len(self.current.text)
         return await self.turn(text, heard=heard, **options).send()
 
     def followup(self, analysis: str) -> Turn:
-        """The turn that goes on after a tool's yes, with what the tool found."""
+        """Create the turn after a tool's yes; `analysis` is the tool's result as text."""
         return Turn(self, {"type": "followup", "request_id": self._next_id(), "analysis_text": analysis})
 
     async def cancel(self, heard: int | None = None) -> None:
-        """Stop what is running. Idempotent; the running turn ends with a `done` that says cancelled."""
+        """Stop the running turn, which then ends with a cancelled `done`. Idempotent.
+
+        Args:
+            heard: characters of the reply that the user heard; None: all that was sent.
+        """
         message: dict[str, Any] = {"type": "cancel", "request_id": f"cancel-{self._next_id()}"}
         if heard is not None:
             message["heard"] = heard
@@ -91,7 +106,11 @@ class Connection:
         await self._write(message)
 
     async def chat_prompt(self, persona: Persona) -> Ack:
-        """Swap the persona; the history stays. Raises :class:`RequestRefused` (with ``retry_in`` at a limit)."""
+        """Change the persona; the history stays.
+
+        Raises:
+            RequestRefused: the server refused the change; `retry_in` is set at a rate limit.
+        """
         answer = await self._ask({"type": "chat_prompt", **persona.fields}, Ack)
         assert isinstance(answer, Ack)
         if not answer.ok:
@@ -99,39 +118,39 @@ class Connection:
         return answer
 
     async def warm_persona(self, chat_prompt: str) -> Warmed:
-        """Have the server compute this persona's prefix before it is needed."""
+        """Ask the server to compute the prefix of this persona ahead."""
         answer = await self._ask({"type": "warm_persona", "chat_prompt": chat_prompt}, Warmed)
         assert isinstance(answer, Warmed)
         return answer
 
     async def warm_history(self, history: str) -> Warmed:
-        """Have the server compute this history's prefix before it is needed."""
+        """Ask the server to compute the prefix of this history ahead."""
         answer = await self._ask({"type": "warm_history", "history_text": history}, Warmed)
         assert isinstance(answer, Warmed)
         return answer
 
     async def ping(self) -> float:
-        """Seconds to the server and back."""
+        """Measure the round trip time; returns seconds."""
         start = time.perf_counter()
         return (await self._ask({"type": "ping"}, Pong)).at - start
 
     async def wait_lost(self) -> YapError | None:
-        """Wait until the connection ends; what ended it."""
+        """Wait until the connection ends; returns the reason."""
         await asyncio.shield(self.reader)
         return self.lost
 
     async def close(self) -> None:
-        """Say goodbye and hang up."""
+        """Send `end` and close the connection."""
         with contextlib.suppress(YapError):
             await self._write({"type": "end"})
             await asyncio.wait({self.reader}, timeout=1.0)
         await self.line.close()
         await self.reader
 
-    # -- beneath -----------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------------------------
 
     async def submit(self, exchange: Exchange, message: dict[str, Any], turn: Turn | None = None) -> None:
-        """Send a message whose answers go to ``exchange``."""
+        """Send a message whose answers go to `exchange`."""
         self.current = turn or self.current
         if message["type"] in ("start", "followup"):
             for other in self._open:
@@ -143,7 +162,11 @@ class Connection:
         return f"r{next(self._ids)}"
 
     async def _ask(self, message: dict[str, Any], answer: type[Event]) -> Event:
-        """Send a message that has one answer. Raises :class:`RequestRefused` where it is an error."""
+        """Send a message that has one answer.
+
+        Raises:
+            RequestRefused: the answer is an error.
+        """
         message["request_id"] = self._next_id()
         exchange = Exchange(message["request_id"], lambda event: isinstance(event, (answer, Error)))
         await self.submit(exchange, message)
@@ -185,6 +208,6 @@ class Connection:
     def _owner(self, event: Event) -> Exchange | None:
         if event.request_id is not None:
             return next((exchange for exchange in self._open if exchange.request_id == event.request_id), None)
-        # A cancel with nothing running is answered too: that `done` is not the next turn's.
+        # The server also answers a cancel without a running turn; that `done` does not belong to the next turn.
         stray = isinstance(event, Done) and event.cancelled
         return next((each for each in self._open if each.takes(event) and (each.may_be_cancelled or not stray)), None)

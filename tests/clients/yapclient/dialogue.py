@@ -1,4 +1,4 @@
-"""A conversation that outlives its connection: it keeps the persona and what was said, and reconnects."""
+"""A conversation that survives its connection: keeps the persona and the exchanges, and reconnects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ PATIENT = Backoff(attempts=8, without_server=True)
 
 @dataclass
 class Dialogue:
-    """``said`` is the client's own record, (user, assistant) pairs; a new connection is told it with its first turn."""
+    """State of a conversation.
+
+    `said` holds (user, assistant) pairs; the first turn on a new connection sends them as `history_text`. `timeout`
+    is in seconds.
+    """
 
     server: Server
     persona: Persona
@@ -33,17 +37,17 @@ class Dialogue:
     said: list[tuple[str, str]] = field(default_factory=list)
     connection: Connection | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _told: Persona | None = None  # who the server's session is, as far as we told it
-    _record_told: bool = False  # the server's record is ours
+    _sent_persona: Persona | None = None  # the persona of the server's session
+    _history_sent: bool = False  # the server's history equals `said`
 
     @property
     def connected(self) -> bool:
-        """Whether the line is open, as far as one can know."""
+        """Whether the connection is open, as far as this client knows."""
         return self.connection is not None and self.connection.lost is None
 
     @property
     def history(self) -> str:
-        """What was said, as the wire wants it."""
+        """The conversation as `history_text`."""
         lines: list[str] = []
         for user, assistant in self.said:
             lines += [f"User: {user}"] if user else []
@@ -51,66 +55,81 @@ class Dialogue:
         return "\n".join(lines)
 
     async def connect(self) -> Connection:
-        """The open connection; a new one where there is none. Raises as :func:`open_connection`."""
+        """Return the open connection; opens one if there is none. Raises as :func:`open_connection`."""
         async with self._connecting:
             if self.connection is None or self.connection.lost is not None:
                 await self.close()
                 self.connection = await open_connection(
                     self.server, timeout=self.timeout, backoff=self.backoff, on_wait=self.on_wait
                 )
-                self._told = None
-                self._record_told = not self.said
+                self._sent_persona = None
+                self._history_sent = not self.said
                 if self.on_open is not None:
                     self.on_open(self.connection)
             return self.connection
 
     async def say(self, text: str, heard: int | None = None) -> Turn:
-        """The next turn, sent; what is still being said is interrupted. Hand it to :meth:`keep` when it is over."""
+        """Send the next turn; a running one is interrupted. Pass the turn to :meth:`keep` when it has ended.
+
+        Args:
+            text: the user's message.
+            heard: characters of the last reply that the user heard; None: all that was sent.
+        """
         connection = await self.connect()
         turn = connection.turn(
             text,
-            persona=None if self._told is self.persona else self.persona,
-            history=None if self._record_told else self.history,
+            persona=None if self._sent_persona is self.persona else self.persona,
+            history=None if self._history_sent else self.history,
             sampling=self.sampling,
             heard=heard,
         )
         await turn.send()
-        self._told, self._record_told = self.persona, True
+        self._sent_persona, self._history_sent = self.persona, True
         return turn
 
     async def followup(self, analysis: str) -> Turn:
-        """What was found on the screen, sent as the turn after a yes."""
+        """Send the description of the screen as the turn after a yes."""
         return await (await self.connect()).followup(analysis).send()
 
     def keep(self, user: str, turn: Turn, heard: int | None = None) -> None:
-        """Record a turn that is over (or was given up), cut to what was heard."""
+        """Record a turn that has ended or was given up.
+
+        Args:
+            user: the user's message.
+            turn: the turn.
+            heard: keep this many characters of the reply; None: all.
+        """
         if turn.error is not None and turn.done is None:
-            self._told, self._record_told = None, False  # refused: nothing of it was taken
+            self._sent_persona, self._history_sent = None, False  # refused: the server took nothing
         reply = turn.reply if heard is None else turn.text[:heard]
         if turn.error is None or reply:
             self.said.append((user, reply))
 
     async def become(self, persona: Persona) -> Ack | None:
-        """Swap the persona: at once where the session has begun, else with the next turn (None)."""
+        """Change the persona: at once if the session has started, else with the next turn.
+
+        Returns:
+            The server's answer, or None if the change is sent with the next turn.
+        """
         ack = None
-        if self.connected and self._told is not None and self.connection is not None:
+        if self.connected and self._sent_persona is not None and self.connection is not None:
             ack = await self.connection.chat_prompt(persona)
-            self._told = persona
+            self._sent_persona = persona
         self.persona = persona
         return ack
 
     def rewrite(self, persona: Persona) -> None:
-        """The same persona in other words: told with the next turn."""
+        """Replace the text of the current persona; sent with the next turn."""
         self.persona = persona
-        self._told = None
+        self._sent_persona = None
 
     def forget(self) -> None:
-        """Begin anew: the next turn clears the server's record."""
+        """Clear the conversation; the next turn clears the server's history."""
         self.said.clear()
-        self._record_told = False
+        self._history_sent = False
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self.connection is not None:
             with contextlib.suppress(YapError):
                 await self.connection.close()

@@ -1,4 +1,4 @@
-"""What can go wrong, one class per kind. ``str(error)`` is one sentence for a person."""
+"""Errors, one class per kind. `str(error)` is one sentence for a person."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 RETRYABLE = frozenset({"server_at_capacity", "server_not_ready", "server_draining"})
 
-# What a close code means where the server closed without saying why.
+# Error code for a close code without an error frame.
 CODE_OF_CLOSE = {1008: "authentication_failed", 1012: "server_draining", 1013: "server_at_capacity"}
 
 
 class YapError(Exception):
-    """Anything this library raises. ``code`` is the wire's error code, or our own where the server said none."""
+    """Base class of this library's errors. `code` is the error code of the wire, or the library's own."""
 
     code: str = "failed"
 
 
 class BadAddress(YapError):
-    """The address cannot be a server's."""
+    """The text is not the address of a server."""
 
     code = "bad_address"
 
@@ -27,13 +27,13 @@ class BadAddress(YapError):
 
 
 class Unreadable(YapError):
-    """A file is not there, or not what it should be."""
+    """A file is missing or has the wrong content."""
 
     code = "unreadable_file"
 
 
 class NoServer(YapError):
-    """Nothing at the address speaks the protocol: no listener, no such host, or something else answered."""
+    """No server speaks the protocol at the address: no listener, no such host, or another service."""
 
     code = "no_server"
 
@@ -44,7 +44,7 @@ class NoServer(YapError):
 
 
 class ConnectionRefused(YapError):
-    """The server answered and said no."""
+    """The server answered and refused the connection. `retry_in` is in seconds."""
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class ConnectionRefused(YapError):
 
 
 class ConnectionLost(YapError):
-    """An open connection ended. ``close_code`` is None where the line broke without a goodbye."""
+    """An open connection ended. `close_code` is None if it ended without a close frame."""
 
     def __init__(self, server: str, close_code: int | None, reason: str = "", code: str | None = None) -> None:
-        said = ", ".join(part for part in (code, reason) if part)
+        detail = ", ".join(part for part in (code, reason) if part)
         how = "broke off" if close_code in (None, 1006) else f"was closed with {close_code}"
-        super().__init__(f"the connection to {server} {how}" + (f" ({said})" if said else ""))
+        super().__init__(f"the connection to {server} {how}" + (f" ({detail})" if detail else ""))
         self.server = server
         self.close_code = close_code
         self.reason = reason
@@ -84,7 +84,7 @@ class ConnectionLost(YapError):
 
 
 class RequestRefused(YapError):
-    """The server did not take a message; the connection lives on. ``retry_in`` is in seconds."""
+    """The server refused a message; the connection stays open. `retry_in` is in seconds."""
 
     def __init__(self, code: str, message: str = "", retry_in: float | None = None) -> None:
         super().__init__(code + (f": {message}" if message else ""))
@@ -94,15 +94,15 @@ class RequestRefused(YapError):
 
 
 class TurnFailed(RequestRefused):
-    """A turn began and ended in an error."""
+    """A turn started and ended in an error."""
 
 
 class ReplyTimeout(YapError):
-    """The connection is open, but the server has been silent for too long."""
+    """The connection is open, but the server sent no frame within the timeout."""
 
     code = "reply_timeout"
 
     def __init__(self, server: str, seconds: float) -> None:
-        super().__init__(f"{server} has said nothing for {seconds:g} s")
+        super().__init__(f"{server} sent nothing for {seconds:g} s")
         self.server = server
         self.seconds = seconds

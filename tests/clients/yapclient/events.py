@@ -1,4 +1,4 @@
-"""The server's frames as typed events. Any field but the type may be missing; it then is None, empty or False."""
+"""The server's frames as typed events. Every field except the type may be missing; it is then None, empty or False."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import orjson
 
 @dataclass(frozen=True)
 class Event:
-    """One frame: ``raw`` as it came, ``at`` its arrival on ``time.perf_counter``'s clock, in seconds."""
+    """One frame. `raw` is the decoded JSON, `at` its arrival in seconds of `time.perf_counter`."""
 
     raw: dict[str, Any]
     at: float
 
     def text_of(self, key: str) -> str:
-        """The field as text, empty where it is missing or something else."""
+        """Return a text field; empty if the field is missing or not a string."""
         value = self.raw.get(key)
         return value if isinstance(value, str) else ""
 
     def number_of(self, key: str) -> float | None:
-        """The field as a number, None where it is missing or something else."""
+        """Return a numeric field; None if the field is missing or not a number."""
         value = self.raw.get(key)
         return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
@@ -37,7 +37,7 @@ class Event:
 
 
 class Ack(Event):
-    """A message was taken (``start``) or answered (``chat_prompt``)."""
+    """The server accepted a `start`, or answers a `chat_prompt`."""
 
     @property
     def answers(self) -> str:
@@ -74,7 +74,7 @@ class Ack(Event):
 
 
 class ToolCall(Event):
-    """The tool engine's decision."""
+    """The tool decision."""
 
     @property
     def yes(self) -> bool:
@@ -82,7 +82,7 @@ class ToolCall(Event):
 
     @property
     def names(self) -> list[str]:
-        """The functions it calls."""
+        """Names of the called functions."""
         raw = self.raw.get("raw")
         calls = raw if isinstance(raw, list) else []
         return [str(call["name"]) for call in calls if isinstance(call, dict) and call.get("name")]
@@ -106,7 +106,7 @@ class Final(Event):
 
 
 class Done(Event):
-    """The turn's last frame."""
+    """The last frame of a turn."""
 
     @property
     def cancelled(self) -> bool:
@@ -119,7 +119,7 @@ class Done(Event):
 
 
 class Error(Event):
-    """Something was refused or failed."""
+    """A message was refused, or a turn failed."""
 
     @property
     def code(self) -> str:
@@ -148,11 +148,11 @@ class Pong(Event):
 
 
 class Closed(Event):
-    """The server says goodbye."""
+    """The server announces the close."""
 
 
 class Unknown(Event):
-    """A frame this client does not know; newer servers may send some."""
+    """A frame that this client does not know; newer servers may send some."""
 
 
 _TYPES: dict[str, type[Event]] = {
@@ -169,7 +169,15 @@ _TYPES: dict[str, type[Event]] = {
 
 
 def decode(data: str | bytes, at: float) -> Event:
-    """One frame as an event; whatever cannot be read is :class:`Unknown`."""
+    """Decode one frame.
+
+    Args:
+        data: the frame.
+        at: its arrival, seconds of `time.perf_counter`.
+
+    Returns:
+        The event; :class:`Unknown` if the frame cannot be decoded.
+    """
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""From an address to an open connection, or to the reason why not."""
+"""Opens a connection, or raises the reason for a failure."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ async def _open_once(server: Server, timeout: float, open_timeout: float) -> Con
             proxy=None if server.is_local else True,
         )
     except InvalidStatus as error:
-        raise NoServer(server.url, f"it answered HTTP {error.response.status_code} instead of a WebSocket") from None
+        raise NoServer(server.url, f"HTTP {error.response.status_code} instead of a WebSocket") from None
     except InvalidMessage:
-        raise NoServer(server.url, "something else answered there") from None
+        raise NoServer(server.url, "another service answers at this address") from None
     except (InvalidHandshake, InvalidURI) as error:
         raise NoServer(server.url, str(error)) from None
     except (TimeoutError, asyncio.TimeoutError):
@@ -54,11 +54,11 @@ async def _open_once(server: Server, timeout: float, open_timeout: float) -> Con
         raise NoServer(server.url, _why(error)) from None
     connection = Connection(server, line, timeout)
     try:
-        # A refusal comes after the handshake; a pong is the first sign of having been let in.
+        # A refusal follows the handshake; a pong proves that the server has accepted the connection.
         await connection.ping()
     except RequestRefused as error:
         if connection.lost is None and error.code not in RETRYABLE and error.code not in CODE_OF_CLOSE.values():
-            return connection  # it does not know ping, but it talks
+            return connection  # a server without ping
         await _hang_up(connection)
         raise _refusal(connection) from None
     except ReplyTimeout:
@@ -71,15 +71,15 @@ async def _open_once(server: Server, timeout: float, open_timeout: float) -> Con
 
 def _why(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "there is no such host"
+        return "unknown host"
     if error.errno == errno.ECONNREFUSED or "Connect call failed" in str(error):
-        return "nothing listens there"
+        return "no server listens at this address"
     why = error.strerror or str(error) or type(error).__name__
     return why[:1].lower() + why[1:]
 
 
 async def _hang_up(connection: Connection) -> None:
-    await asyncio.wait({connection.reader}, timeout=1.0)  # the server closes after it has said why, with a code
+    await asyncio.wait({connection.reader}, timeout=1.0)  # the server sends the reason, then closes
     await connection.line.close()
     await connection.reader
 
@@ -110,16 +110,26 @@ async def open_connection(
     backoff: Backoff = ONCE,
     on_wait: Callable[[YapError, float], None] | None = None,
 ) -> Connection:
-    """Connect, knocking again as ``backoff`` says while the server is full, starting or draining.
+    """Connect to a server.
 
-    ``timeout`` is the longest silence to bear in a turn; ``on_wait`` is told the reason and the seconds of each wait.
-    Raises :class:`ConnectionRefused`, :class:`NoServer`, :class:`ConnectionLost`.
+    Args:
+        server: a server or its address.
+        api_key: the key, if `server` is an address.
+        timeout: longest wait for the next frame of a turn, seconds.
+        open_timeout: longest duration of the handshake, seconds.
+        backoff: retries while the server is full, starting or draining.
+        on_wait: called before each wait with the reason and the seconds.
+
+    Raises:
+        ConnectionRefused: the server refused the connection.
+        NoServer: no server answers at the address.
+        ConnectionLost: the connection ended during the handshake.
     """
-    place = server if isinstance(server, Server) else Server.parse(server, api_key)
+    address = server if isinstance(server, Server) else Server.parse(server, api_key)
     failures = 0
     while True:
         try:
-            return await _open_once(place, timeout, open_timeout)
+            return await _open_once(address, timeout, open_timeout)
         except ConnectionRefused as error:
             failures += 1
             if not error.retryable or backoff.exhausted(failures):
@@ -139,7 +149,7 @@ async def open_connection(
 
 @contextlib.asynccontextmanager
 async def connect(server: Server | str, api_key: str | None = None, **options: Any) -> AsyncIterator[Connection]:
-    """:func:`open_connection` for ``async with``; the connection is closed at the end."""
+    """Open a connection as an async context manager; closes it at the end. Options as in :func:`open_connection`."""
     connection = await open_connection(server, api_key, **options)
     try:
         yield connection

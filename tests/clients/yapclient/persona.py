@@ -1,4 +1,4 @@
-"""Who the model is to be: told in full, or by the slug of one that the server keeps."""
+"""The persona of a session: a prompt, or the slug of a persona stored on the server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from yapclient.errors import Unreadable, YapError
 
 @dataclass(frozen=True)
 class Persona:
-    """``slug`` names one stored on the server; else ``chat_prompt`` tells it, or the server knows one for
-    (``gender``, ``personality``)."""
+    """A persona.
+
+    `slug` names one stored on the server. Without a slug, `chat_prompt` is the prompt; without a prompt, the server
+    looks for a stored persona with this `gender` and `personality`.
+    """
 
     gender: str | None = None
     personality: str | None = None
@@ -26,11 +29,11 @@ class Persona:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What goes into a message."""
+        """The persona fields of a message."""
         if self.slug and not self.chat_prompt:
             return {"persona": self.slug}
-        told = {"gender": self.gender, "personality": self.personality, "chat_prompt": self.chat_prompt}
-        return {key: value for key, value in told.items() if value}
+        fields = {"gender": self.gender, "personality": self.personality, "chat_prompt": self.chat_prompt}
+        return {key: value for key, value in fields.items() if value}
 
     def __str__(self) -> str:
         style = ", ".join(part for part in (self.gender, self.personality) if part)
@@ -39,8 +42,9 @@ class Persona:
 
 
 class PersonaFile:
-    """Personas in a JSON file: ``{"slug": {"name", "gender", "personality", "chat_prompt"}}``, where a prompt may be a
-    list of lines. Read again when the file changes."""
+    """Personas in a JSON file: `{"slug": {"name", "gender", "personality", "chat_prompt"}}`. A prompt may be a list of
+    lines.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,9 +52,10 @@ class PersonaFile:
         self._seen: tuple[int, int] | None = None
 
     def refresh(self) -> bool:
-        """Read the file if it changed since; True if it did.
+        """Read the file if it has changed; returns whether it had.
 
-        Raises :class:`Unreadable` where it cannot be read (once for each change); the personas read before stay.
+        Raises:
+            Unreadable: the file cannot be read; raised once per change, and the earlier personas stay.
         """
         try:
             stat = self.path.stat()
@@ -70,7 +75,7 @@ class PersonaFile:
         return True
 
     def find(self, name: str) -> Persona | None:
-        """The one with this slug or name, in any case."""
+        """Find a persona by slug or name, in any letter case; None if there is none."""
         wanted = name.strip().casefold()
         for slug, persona in self.personas.items():
             if wanted in (slug.casefold(), persona.name.casefold()):
@@ -78,7 +83,7 @@ class PersonaFile:
         return None
 
     def by_style(self, gender: str | None, personality: str | None) -> Persona | None:
-        """The first one with this gender and personality; None matches any."""
+        """Find the first persona with this gender and personality; None matches any."""
         for persona in self.personas.values():
             if gender in (None, persona.gender) and personality in (None, persona.personality):
                 return persona
@@ -86,11 +91,19 @@ class PersonaFile:
 
 
 async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]:
-    """The personas stored on the server, for its ``persona`` field; none where it has no such list.
+    """Read the personas stored on the server, for the `persona` field.
 
-    Raises :class:`YapError` where it refuses or cannot be understood.
+    Args:
+        server: the server.
+        timeout: seconds.
+
+    Returns:
+        The personas; empty if the server has no such list.
+
+    Raises:
+        YapError: the request failed or the answer is malformed.
     """
-    import httpx  # only this needs it, and it is slow to import
+    import httpx  # imported here because the import is slow
 
     address = server.http("/api/v1/personas/")
     try:
@@ -101,7 +114,7 @@ async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]
     if answer.status_code == 404:
         return []
     if answer.status_code != 200:
-        raise YapError(f"no list of personas from {address}: it answered {answer.status_code}")
+        raise YapError(f"no list of personas from {address}: HTTP {answer.status_code}")
     try:
         found = list(_read(orjson.loads(answer.content)))
     except (orjson.JSONDecodeError, ValueError):
@@ -110,7 +123,7 @@ async def server_personas(server: Server, timeout: float = 5.0) -> list[Persona]
 
 
 def _read(data: Any) -> Iterable[tuple[str, Persona]]:
-    """(slug, persona) pairs from a mapping by slug, a list, or a page ``{"results": […]}``."""
+    """Yield (slug, persona) pairs from a mapping by slug, a list, or a page `{"results": […]}`."""
     if isinstance(data, dict) and isinstance(data.get("results"), list):
         data = data["results"]
     rows = (
@@ -119,7 +132,7 @@ def _read(data: Any) -> Iterable[tuple[str, Persona]]:
         else data
     )
     if not isinstance(rows, list):
-        raise ValueError("it should be an object of personas by name, or a list")
+        raise ValueError("expected an object of personas by slug, or a list")
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("slug"), str):
             continue

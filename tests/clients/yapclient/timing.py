@@ -1,4 +1,4 @@
-"""When the parts of a reply came, measured at the client."""
+"""Arrival times of the parts of a reply, measured at the client."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SENTENCE = re.compile(r"""\S[.!?…。！？]+["'”’)\]*]*\s""")
 
 @dataclass
 class Timing:
-    """Arrival times on ``time.perf_counter``'s clock, in seconds; None for what did not come.
+    """Arrival times in seconds of `time.perf_counter`; None for an event that did not happen.
 
-    A word or sentence counts once something follows it, or the reply ends after it.
+    A word or sentence counts as complete when more text follows it or the reply ends.
     """
 
     started: float
@@ -29,7 +29,7 @@ class Timing:
     _opening: str = ""
 
     def token(self, text: str, at: float) -> None:
-        """A piece of the reply came."""
+        """Take a piece of the reply; `at` is its arrival in seconds."""
         if self.last_token is None:
             self.first_token = at
         else:
@@ -42,7 +42,7 @@ class Timing:
             self._mark(self._opening, at)
 
     def end(self, at: float) -> None:
-        """The turn's last frame came."""
+        """Take the last frame of the turn; `at` is its arrival in seconds."""
         self.done = at
         if self.last_token is not None:
             self._mark(self._opening + "\n", self.last_token)
@@ -54,11 +54,19 @@ class Timing:
             self.first_sentence = at
 
     def ms(self, moment: float | None, since: float | None = None) -> float | None:
-        """A moment as milliseconds since the turn was sent (or since another moment), None where it did not come."""
+        """Convert a moment to milliseconds since the message was sent.
+
+        Args:
+            moment: seconds, or None.
+            since: another reference moment, seconds; None: the time of sending.
+
+        Returns:
+            Milliseconds, or None if `moment` is None.
+        """
         start = self.started if since is None else since
         return None if moment is None else round((moment - start) * 1000, 1)
 
     @property
     def stream_ms(self) -> float | None:
-        """From the first token to the last."""
+        """Milliseconds from the first to the last token; None without tokens."""
         return self.ms(self.last_token, self.first_token) if self.first_token is not None else None

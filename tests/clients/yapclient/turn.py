@@ -16,23 +16,34 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """A message that waits for its answers. ``takes`` says which frames can be an answer, where they do not say so
-    themselves by ``request_id``."""
+    """A message and the queue of its answers.
+
+    `takes` decides whether a frame without `request_id` can be an answer.
+    """
 
     def __init__(self, request_id: str, takes: Callable[[Event], bool]) -> None:
         self.request_id = request_id
         self.takes = takes
         self.queue: asyncio.Queue[Event | YapError] = asyncio.Queue()
         self.ended = False
-        self.may_be_cancelled = False  # something was sent that ends it
+        self.may_be_cancelled = False  # a later message ends it
 
     def put(self, event: Event) -> None:
-        """An answer came; the first one is the last, unless a subclass knows better."""
+        """Queue an answer and end the exchange; subclasses may expect more answers."""
         self.queue.put_nowait(event)
         self.ended = True
 
     async def get(self, server: str, timeout: float) -> Event:
-        """The next answer. Raises what ended the connection, or :class:`ReplyTimeout`."""
+        """Wait for the next answer.
+
+        Args:
+            server: address for the error message.
+            timeout: seconds.
+
+        Raises:
+            ReplyTimeout: no answer within the timeout.
+            YapError: the connection ended.
+        """
         if self.queue.empty():
             try:
                 item = await asyncio.wait_for(self.queue.get(), timeout)
@@ -52,16 +63,16 @@ class _TurnExchange(Exchange):
 
     def put(self, event: Event) -> None:
         self.queue.put_nowait(event)
-        # An error before anything else refuses the message, and nothing follows it. Later, `done` follows.
+        # An error as first frame refuses the message and ends the exchange. A later error is followed by `done`.
         refused = isinstance(event, Error) and not self.begun and event.turn is None
         self.begun = True
         self.ended = refused or isinstance(event, Done)
 
 
 class Turn:
-    """Iterate it for events until the turn is over; it is sent when that begins, or by :meth:`send`.
+    """One turn. Iterate it for events until the turn ends; iteration or :meth:`send` sends the message.
 
-    What was iterated is kept: ``text`` (the tokens), ``ack``, ``tool``, ``final``, ``done``, ``error``, ``timing``.
+    Iterated events are kept: `text` (all tokens), `ack`, `tool`, `final`, `done`, `error`, `timing`.
     """
 
     def __init__(self, connection: Connection, message: dict[str, Any]) -> None:
@@ -78,43 +89,52 @@ class Turn:
 
     @property
     def sent(self) -> bool:
-        """Whether it has left for the server."""
+        """Whether the message was sent."""
         return self.timing.started > 0
 
     @property
     def running(self) -> bool:
-        """Whether it was sent and its last frame has not arrived yet."""
+        """Whether the message was sent and its last frame has not arrived."""
         return self.sent and not self.exchange.ended
 
     @property
     def usage(self) -> dict[str, Any]:
-        """The server's own numbers; empty before the end, or where it gives none."""
+        """The server's figures; empty before the end, or if the server reports none."""
         return self.done.usage if self.done else {}
 
     @property
     def reply(self) -> str:
-        """The reply as the server settled it: ``final`` where it came, else what the tokens add up to."""
+        """The reply: the text of `final` if it arrived, else all tokens."""
         return self.text if self.final is None or self.final.text is None else self.final.text
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was cut short, by a cancel or by the next turn."""
+        """Whether a cancel or the next turn ended it."""
         return self.done is not None and self.done.cancelled
 
     async def send(self) -> Turn:
-        """Send it now; the clock starts here. A running turn of the connection is thereby interrupted."""
+        """Send the message and start the clock; a running turn of the connection is interrupted."""
         if not self.sent:
             self.timing.started = time.perf_counter()
             await self._connection.submit(self.exchange, self._message, self)
         return self
 
     async def cancel(self, heard: int | None = None) -> None:
-        """Stop it; what the server still sends of it can be iterated, `done` last. ``heard`` as in `barge_in`."""
+        """Stop the turn; remaining events can still be iterated, `done` last.
+
+        Args:
+            heard: characters of the reply that the user heard; None: all that was sent.
+        """
         if self.running:
             await self._connection.cancel(heard)
 
     async def finish(self) -> Turn:
-        """Iterate to the end. Raises :class:`RequestRefused` or :class:`TurnFailed` where it ended in an error."""
+        """Iterate to the end.
+
+        Raises:
+            RequestRefused: the server refused the message.
+            TurnFailed: the turn ended in an error.
+        """
         async for _ in self:
             pass
         if self.error is not None:
