@@ -1,4 +1,4 @@
-"""What every test may ask for, and in which order tests run: so that each server is started once."""
+"""Fixtures of all tests, and the order of tests: each server is started once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.server import TINY_ENV, YapServer
 
 pytest_plugins = ("tests.servers",)
 
-# Tests run in this order. Two servers and their engines are all that a small machine holds.
+# Tests run in this order: a small machine holds two servers with their engines.
 _SERVERS = ("start_server", "tiny_server", "demo_server", "demo_server_sequential")
 _last_user = pytest.StashKey[dict[str, pytest.Item]]()
 _running = pytest.StashKey[dict[str, YapServer]]()
@@ -25,10 +25,10 @@ def _servers_of(item: pytest.Item) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one server together; those of none first."""
+    """Sort tests by the server they use; tests without a server come first."""
     for item in items:
         if item.get_closest_marker("engine") or item.get_closest_marker("browser"):
-            # vLLM, torch and playwright leave sockets and files to the garbage collector; it is not ours to mend.
+            # vLLM, torch and playwright leave sockets and files to the garbage collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
     items.sort(key=lambda item: max((_SERVERS.index(name) + 1 for name in _servers_of(item)), default=0))
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """A server ends with the last test that uses it: the next one needs its memory."""
+    """Stop a server after the last test that uses it, because the next server needs its memory."""
     for name, last in item.config.stash[_last_user].items():
         if last is item and (server := item.config.stash[_running].pop(name, None)) is not None:
             server.stop()
@@ -46,7 +46,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes run folders with a migrated database in them; the migrations run once."""
+    """A factory of run folders with a migrated database; the migrations run once."""
     template = tmp_path_factory.mktemp("server")
     YapServer(template).manage("migrate", "--verbosity", "0")
 
@@ -70,19 +70,19 @@ def _serve(request: pytest.FixtureRequest, folder: Path, **variables: str) -> It
 
 @pytest.fixture(scope="session")
 def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """The demo model in both engines."""
+    """A server with the demo model in both engines."""
     yield from _serve(request, server_folder())
 
 
 @pytest.fixture(scope="session")
 def demo_server_sequential(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """The demo model in both engines, the tool decision before the reply."""
+    """A server with the demo model in both engines and the tool decision before the reply."""
     yield from _serve(request, server_folder(), CONCURRENT_MODEL_CALL="0")
 
 
 @pytest.fixture(scope="session")
 def tiny_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """A tiny random model in both engines: noise, up to 400 tokens a reply, at no cost."""
+    """A server with a tiny random model in both engines: fast, random text, up to 400 tokens per reply."""
     yield from _serve(request, server_folder(), **TINY_ENV)
 
 
@@ -91,7 +91,7 @@ StartServer = Callable[..., YapServer]
 
 @pytest.fixture
 def start_server(server_folder: Callable[[], Path]) -> Iterator[StartServer]:
-    """Makes servers on the tiny model that a test may start and end as it likes; ends them after it."""
+    """A factory of servers on the tiny model that a test may start and stop; stops them after the test."""
     made: list[YapServer] = []
 
     def make(*command: str, **variables: str) -> YapServer:

@@ -1,4 +1,4 @@
-"""An operator at the admin's pages, without a browser: logs in, fills in forms, chooses actions."""
+"""An operator of the admin without a browser: logs in, fills in forms, runs actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME, PASSWORD = "operator", "a-Password-for-tests-7"
 
 
 def make_operator(server: YapServer) -> None:
-    """A superuser, if this server has not got it yet."""
+    """Create a superuser if the server has none of this name."""
     code = (
         "from django.contrib.auth.models import User as U; "
         f"U.objects.filter(username='{NAME}').exists() or U.objects.create_superuser('{NAME}', password='{PASSWORD}')"
@@ -23,17 +23,17 @@ def make_operator(server: YapServer) -> None:
 
 
 class Operator:
-    """Everything here is one request, answered when it is done."""
+    """A logged-in operator. Each method is one request and returns after the answer."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
     def get(self, path: str) -> httpx.Response:
-        """A page."""
+        """Get a page."""
         return self._http.get(path).raise_for_status()
 
     def post(self, path: str, **fields: Any) -> httpx.Response:
-        """A form. Fails where the admin shows it again with errors."""
+        """Submit a form; fails if the admin shows the form again with errors."""
         fields["csrfmiddlewaretoken"] = self._http.cookies["csrftoken"]
         answer = self._http.post(path, data=fields)
         assert answer.status_code in (200, 302), answer.text
@@ -41,17 +41,17 @@ class Operator:
         return answer
 
     def act(self, path: str, action: str, *rows: int, **fields: Any) -> httpx.Response:
-        """An action on rows of a list."""
+        """Run an action on rows of a list."""
         return self.post(path, action=action, _selected_action=[str(row) for row in rows], **fields)
 
     def revoke(self, key: int) -> httpx.Response:
-        """One key, confirmed."""
+        """Revoke one key, with confirmation."""
         return self.act("/admin/accounts/apikey/", "revoke_selected", key, confirmed="1")
 
 
 @contextmanager
 def operator(server: YapServer) -> Iterator[Operator]:
-    """Logged in."""
+    """Log in."""
     make_operator(server)
     with httpx.Client(base_url=server.origin, timeout=30) as http:
         http.get("/admin/login/")

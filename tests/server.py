@@ -1,4 +1,4 @@
-"""Real servers for tests: a process on a free port with a run folder of its own, and nothing left of it afterwards."""
+"""Real servers for tests: a process on a free port with its own run folder, without remains afterwards."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _MARK = "YAP_TEST_SERVER"
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without a server's settings, and then these."""
+    """Return this process's environment without a server's settings, plus the given variables."""
     ours = {*Environment.model_fields, "DJANGO_SETTINGS_MODULE"}
     return {name: value for name, value in os.environ.items() if name not in ours} | variables
 
 
 class YapServer:
-    """One server. ``command`` is what serves (``{port}`` is filled in), ``variables`` its settings.
+    """One server. `command` serves (`{port}` is filled in), `variables` are its settings.
 
-    ``processes()`` is every process that it started, engines included, found by a mark in their environment and not by
-    what the product knows of them.
+    `processes()` finds every process that it started, engines included, by a mark in their environment, independently
+    of the product's own marks.
     """
 
     api_key = "kQ4wX9vTn2LmR7pZc5sB"
@@ -69,10 +69,10 @@ class YapServer:
         )
         run_dir.mkdir(parents=True, exist_ok=True)
 
-    # -- beginning -------------------------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------------
 
     def manage(self, *arguments: str) -> str:
-        """What a management command prints, run with this server's settings."""
+        """Run a management command with this server's settings; returns its output."""
         done = subprocess.run(
             [*MANAGE, *arguments], env=self.env, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
         )
@@ -90,13 +90,17 @@ class YapServer:
         return self
 
     def start(self, deadline_s: float = READY_S) -> YapServer:
-        """Start, and wait until it is ready."""
+        """Start, and wait until the server is ready."""
         self.spawn()
         self.wait_ready(deadline_s)
         return self
 
     def wait_ready(self, deadline_s: float = READY_S) -> float:
-        """Seconds until ``/readyz`` says 200. Fails at once, with the log's end, where the process dies."""
+        """Wait until `/readyz` answers 200; fails at once, with the end of the log, if the process exits.
+
+        Returns:
+            The waiting time in seconds.
+        """
         began = time.monotonic()
         while True:
             status, body = self.http("/readyz", key=None)
@@ -113,10 +117,14 @@ class YapServer:
             self.ready_after_s = time.monotonic() - self._spawned
         return time.monotonic() - began
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     def http(self, path: str, *, key: str | None = api_key, timeout: float = 10.0) -> tuple[int, Any]:
-        """Status and JSON body (text where it is none) of a GET; status 0 where nobody answers."""
+        """Send a GET.
+
+        Returns:
+            Status and JSON body (text if the body is not JSON); status 0 if no server answers.
+        """
         request = urllib.request.Request(self.origin + path, headers={} if key is None else {"X-API-Key": key})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -128,18 +136,18 @@ class YapServer:
             return 0, None
 
     def status(self) -> dict[str, Any]:
-        """The body of ``/status``."""
+        """Return the body of `/status`."""
         code, body = self.http("/status")
         assert code == 200, f"/status said {code}: {body}"
         answer: dict[str, Any] = body
         return answer
 
     def tail(self, lines: int = 40) -> str:
-        """The end of the log."""
+        """Return the end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     def processes(self) -> list[int]:
-        """Process ids of the server and of everything it started that still runs."""
+        """Return the process ids of the server and of every running process that it started."""
         wanted = f"{_MARK}={self._mark}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -150,19 +158,19 @@ class YapServer:
         return found
 
     def engine_processes(self) -> list[int]:
-        """Process ids of the engines (they rename themselves)."""
+        """Return the process ids of the engines, which rename themselves."""
         return [pid for pid in self.processes() if _title(pid).startswith(("VLLM::", "VLLM:"))]
 
     def resident_bytes(self) -> int:
-        """Memory of the serving process."""
+        """Return the resident memory of the serving process, bytes."""
         assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
 
-    # -- ending ----------------------------------------------------------------------------------------------------
+    # -- stopping --------------------------------------------------------------------------------------------------
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the server's own process, or to its group as a terminal does."""
+        """Send a signal to the server's process, or to its group as a terminal does."""
         assert self.process is not None
         if group:
             os.killpg(self.process.pid, number)
@@ -170,7 +178,11 @@ class YapServer:
             self.process.send_signal(number)
 
     def all_gone(self, deadline_s: float) -> float:
-        """Seconds until no process of this server is left. Fails after the deadline."""
+        """Wait until no process of this server is left; fails after the deadline.
+
+        Returns:
+            The waiting time in seconds.
+        """
         began = time.monotonic()
         while True:
             if self.process is not None:
@@ -182,12 +194,12 @@ class YapServer:
             time.sleep(0.05)
 
     def wait(self, deadline_s: float = 60.0) -> int:
-        """The exit status."""
+        """Wait for the end of the process; returns its exit status."""
         assert self.process is not None
         return self.process.wait(deadline_s)
 
     def stop(self) -> None:
-        """End it: kindly, then not, and with it every process it started. Idempotent."""
+        """Stop the server with every process that it started: SIGTERM, then SIGKILL. Idempotent."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -205,7 +217,7 @@ class YapServer:
 
 
 def _free_port() -> int:
-    from tests.servers import free_port  # a pytest plugin: pytest wants to be the first to import it
+    from tests.servers import free_port  # a pytest plugin, so pytest has to import it first
 
     return free_port()
 

@@ -1,4 +1,4 @@
-"""The project's settings for a test run: nothing of the shell's, and nothing written into the checkout."""
+"""Django settings of a test run: nothing from the shell, and nothing written into the checkout."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ os.environ |= {"ENV_FILE": "", "RUN_DIR": _folder, "TEXT_API_KEY": "hV7tq2mLr9wZ
 from yapserver.settings import *  # noqa: E402, F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# What tests start as processes of their own serves with the project's settings.
+# Processes that tests start use the project's own settings.
 os.environ["DJANGO_SETTINGS_MODULE"] = "yapserver.settings"

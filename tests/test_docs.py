@@ -36,13 +36,13 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def inference_sources() -> str:
-    """The source text of `inference/` and `inference/protocol/`, where frames, close codes and metrics are named."""
+    """Return the source of `inference/` and `inference/protocol/`, which name frames, close codes and metrics."""
     folders = (BASE_DIR / "inference", BASE_DIR / "inference/protocol")
     return "".join(path.read_text() for folder in folders for path in sorted(folder.glob("*.py")))
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, down to the next one of its level or above."""
+    """Return the text below a heading, up to the next heading of its level or above."""
     found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
     assert found, f"no heading {heading!r}"
     rest = text[found.end() :]
@@ -51,21 +51,21 @@ def section(text: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The rows of all tables in a text, without their heads."""
+    """Return the rows of all tables in a text, without their heads."""
     body = re.sub(r"^\|.*\n\|-.*\n", "", text, flags=re.MULTILINE)
     lines = re.findall(r"^\|(.*)\|$", body, re.MULTILINE)
     return [[cell.strip() for cell in line.split("|")] for line in lines]
 
 
 def code(cell: str) -> str:
-    """The text of a cell that is one piece of code."""
+    """Return the text of a cell that is one piece of code."""
     match = re.fullmatch(r"`([^`]+)`", cell)
     assert match, f"{cell!r} is not in backticks"
     return match[1]
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced blocks of a language."""
     return [body for name, body in _FENCE.findall(text) if name == language]
 
 
@@ -108,7 +108,11 @@ def test_every_variable_stands_in_the_readme_with_its_default() -> None:
 
 
 def test_the_scripts_read_no_variable_that_is_not_told() -> None:
-    own = {"RUN_DIR", "YAP_CHECKOUT", "UV_DEFAULT_INDEX"}  # YAP_CHECKOUT is our mark, the last one uv's own
+    own = {
+        "RUN_DIR",
+        "YAP_CHECKOUT",
+        "UV_DEFAULT_INDEX",
+    }  # YAP_CHECKOUT is the mark of engine processes; UV_DEFAULT_INDEX belongs to uv
     for script in (BASE_DIR / "scripts").glob("*.sh"):
         read = set(re.findall(r"\$\{([A-Z_]{3,}):?-", script.read_text()))
         missing = {name for name in read - own if f"`{name}" not in BOTH}
@@ -202,7 +206,7 @@ def test_every_command_of_ours_stands_in_advanced() -> None:
     assert told == ours
 
 
-# -- what is named exists --------------------------------------------------------------------------
+# -- named things exist ---------------------------------------------------------------------------
 
 
 def test_the_map_is_of_this_place() -> None:
@@ -271,13 +275,13 @@ def test_links_resolve(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
 def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
-    """By what may be named: paths that are served or are everybody's, hosts that are examples, programs people have."""
+    """Allow only served paths, common paths, example hosts and common programs."""
     text = document.read_text()
     ours = {path.strip("/").partition("/")[0] for path in _routes(get_resolver())} | {"ws", "admin"}
-    everybodys = {"srv", "etc", "dev", "data"}
-    typed = {"help", "stats"}  # to the live client
+    common = {"srv", "etc", "dev", "data"}
+    typed = {"help", "stats"}  # commands of the live client
     roots = set(re.findall(r"(?<![\w.:/<>…}*-])/([a-z]\w*)", text))
-    assert roots <= ours | everybodys | typed
+    assert roots <= ours | common | typed
     assert "../" not in text
     hosts = set(re.findall(r"\w+://(?:[^\s/@`)]+@)?([^\s/:`)|,]+)", text))
     assert hosts <= {"127.0.0.1", "…", "host", "yap.example.com", "db.example.com", "redis.example.com"}
@@ -289,7 +293,7 @@ def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
                 assert words[0] in programs, line
 
 
-# -- examples do what they say ---------------------------------------------------------------------
+# -- examples work ---------------------------------------------------------------------------------
 
 
 async def _run(example: str, folder: Path, url: str, key: str) -> str:

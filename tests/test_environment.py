@@ -1,4 +1,4 @@
-"""What operators rely on: names and defaults, written out again."""
+"""Names and defaults of the variables that operators rely on, repeated here on purpose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yapserver.runtime import prompt_limits, sampling_rules, session_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# name → (default, another value as an operator writes it)
+# name → default
 OPERATORS: dict[str, Any] = {
     "TEXT_API_KEY": None,
     "HF_TOKEN": None,
@@ -151,7 +151,7 @@ def test_the_house_gives_every_setting_to_those_it_is_for(env: Environment, monk
 
 
 def test_every_variable_is_used() -> None:
-    """A setting that nobody reads is a promise not kept."""
+    """A variable that no code reads would be an empty promise."""
     source = "\n".join(
         path.read_text()
         for room in ("accounts", "inference", "personas", "yapserver", "scripts")

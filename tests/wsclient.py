@@ -1,4 +1,4 @@
-"""A client as thin as the protocol: sends what it is told to, well-formed or not, and hands back what comes."""
+"""A minimal protocol client: sends any text, well-formed or not, and returns the frames."""
 
 from __future__ import annotations
 
@@ -23,60 +23,63 @@ HELLO: Frame = {
 
 @dataclass
 class Answer:
-    """The frames of one turn, ``ack`` (where there is one) to ``done``, with the second each came at."""
+    """The frames of one turn, from `ack` (if any) to `done`, each with its arrival in seconds."""
 
     frames: list[Frame] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
     @property
     def kinds(self) -> list[str]:
-        """Types in order, neighbours that are equal as one."""
+        """Return the types in order; equal neighbours count once."""
         kinds = [frame["type"] for frame in self.frames]
         return [kind for place, kind in enumerate(kinds) if not place or kinds[place - 1] != kind]
 
     @property
     def text(self) -> str:
-        """What the token frames add up to."""
+        """Return the token texts together."""
         return "".join(frame["text"] for frame in self.frames if frame["type"] == "token")
 
     def __getitem__(self, kind: str) -> Frame:
-        """The one frame of this type."""
+        """Return the only frame of this type."""
         (frame,) = [frame for frame in self.frames if frame["type"] == kind]
         return frame
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Of the ``done`` frame."""
+        """Return the usage of the `done` frame."""
         usage: dict[str, Any] = self["done"]["usage"]
         return usage
 
 
 class Client:
-    """One connection. Every frame it received is in ``seen``."""
+    """One connection. `seen` holds every received frame."""
 
     def __init__(self, line: ClientConnection) -> None:
         self.line = line
         self.seen: list[Frame] = []
 
     async def send(self, kind: str, **fields: Any) -> None:
-        """One message."""
+        """Send one message."""
         await self.line.send(json.dumps({"type": kind, **fields}))
 
     async def start(self, utterance: str | None = None, **fields: Any) -> None:
-        """A ``start`` with everything that a first one needs."""
+        """Send a `start` with all fields that the first one needs."""
         said = {} if utterance is None else {"user_utterance": utterance}
         await self.line.send(json.dumps({**HELLO, **said, **fields}))
 
     async def receive(self, patience_s: float = PATIENCE_S) -> Frame:
-        """The next frame. Raises ``ConnectionClosed``."""
+        """Receive the next frame.
+
+        Raises:
+            ConnectionClosed: the server closed the connection.
+        """
         async with asyncio.timeout(patience_s):
             frame: Frame = json.loads(await self.line.recv())
         self.seen.append(frame)
         return frame
 
     async def until(self, kind: str, patience_s: float = PATIENCE_S) -> Answer:
-        """Everything up to and with the next frame of this type. An ``error`` that belongs to no turn is not waited
-        through."""
+        """Receive up to and including the next frame of this type. An `error` outside a turn ends the wait."""
         answer = Answer()
         while not answer.frames or answer.frames[-1]["type"] != kind:
             answer.frames.append(await self.receive(patience_s))
@@ -86,17 +89,17 @@ class Client:
         return answer
 
     async def say(self, utterance: str | None = None, **fields: Any) -> Answer:
-        """One whole turn."""
+        """Run one whole turn."""
         await self.start(utterance, **fields)
         return await self.until("done")
 
     async def ask(self, kind: str, **fields: Any) -> Frame:
-        """One message and the next frame."""
+        """Send one message and return the next frame."""
         await self.send(kind, **fields)
         return await self.receive()
 
     async def closed(self, patience_s: float = PATIENCE_S) -> int:
-        """The close code; frames that still come are in ``seen``."""
+        """Wait for the close code; `seen` gets the remaining frames."""
         try:
             while True:
                 await self.receive(patience_s)
@@ -104,13 +107,13 @@ class Client:
             return end.rcvd.code if end.rcvd else 1006
 
     def vanish(self) -> None:
-        """Go without a word: the TCP connection is reset, no close frame is sent."""
+        """Reset the TCP connection without a close frame."""
         self.line.transport.abort()
 
 
 @asynccontextmanager
 async def client(url: str, key: str | None = None, **options: Any) -> AsyncIterator[Client]:
-    """A connection with the key in a header; ``options`` go to ``websockets``."""
+    """Connect with the key in a header; `options` go to `websockets`."""
     defaults: dict[str, Any] = {"ping_interval": None, "open_timeout": PATIENCE_S, "close_timeout": 5}
     if key is not None:
         defaults["additional_headers"] = {"X-API-Key": key}

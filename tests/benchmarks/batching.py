@@ -1,9 +1,11 @@
-"""How many tokens a step of the engine may hold (``max_num_batched_tokens``): what a warm client waits for its first
-token while others send long prompts, what those others wait, and how evenly streams run meanwhile.
+"""Measures the effect of the step size (`max_num_batched_tokens`).
+
+For each size: the wait of a warm client for its first token while other clients send long prompts, the wait of those
+clients, and the gaps of running streams.
 
     python -m tests.benchmarks.batching [--model FOLDER|ID] [--tokens 256,512,1024,2048] [--others 8]
 
-Servers, one after the other, twice through the list, so that a drift of the machine shows.
+The servers run one after the other, twice through the list, so that a drift of the machine becomes visible.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ SHARES = (0.5, 0.99)
 def measure(
     model: models.Model, sizes: Sequence[int], others: int, repeat: int, out: Path
 ) -> dict[int, list[list[float]]]:
-    """Per size: seconds to the first token of the warm client, of the others, and the gaps of the streams."""
+    """Run all sizes.
+
+    Returns:
+        Per size: seconds to the first token of the warm client, of the other clients, and the gaps of the streams.
+    """
     found: dict[int, list[list[float]]] = {size: [[], [], []] for size in sizes}
     for round_ in range(2):
         for size in sizes:

@@ -1,4 +1,4 @@
-"""One engine for all: its arguments and sampling, computed once by the server's own code and given to each system."""
+"""The engine configuration of all systems: computed once by the server's code and passed to each system."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from inference.engines.tokenizer import end_token_ids, load_tokenizer
 from tests.benchmarks.models import Model
 
 CONTEXT = 5160
-# What a processor's sampler does in no time, so that the engine of the tiny model costs next to nothing.
+# Sampling that a CPU computes quickly, so that the engine of the tiny model costs almost nothing.
 LIGHT = Sampling(
     temperature=1.0, top_p=1.0, top_k=10, min_p=0.0, repeat_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0
 )
-# How Yap runs an engine. The other arguments say which model is run, and how much it holds.
+# Arguments by which Yap tunes an engine. The others select the model and its size.
 YAP_CHOOSES = {
     "async_scheduling",
     "block_size",
@@ -31,14 +31,17 @@ YAP_CHOOSES = {
     "scheduling_policy",
     "structured_outputs_config",
 }
-CROWD_TOKENS = 20_000  # of the long prompts that nobody has seen
+CROWD_TOKENS = 20_000  # tokens of the long, new prompts
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """``arguments`` are ``AsyncEngineArgs``; ``environ`` and ``process_environ`` see ``LaunchPlan``; ``sampling`` are
-    ``SamplingParams`` by vLLM's names, reply length too; ``wish`` is the same sampling as a client of Yap asks for
-    it."""
+    """One engine configuration.
+
+    `arguments` are fields of `AsyncEngineArgs`. `environ` and `process_environ` are those of `LaunchPlan`. `sampling`
+    holds `SamplingParams` by vLLM's names, with the reply length. `wish` is the same sampling as a Yap client sends
+    it.
+    """
 
     arguments: Mapping[str, Any]
     environ: Mapping[str, str]
@@ -48,12 +51,12 @@ class Engine:
     device: str
 
     def as_it_comes(self) -> Engine:
-        """The same model and the same room, everything else left to vLLM."""
+        """Return a configuration with the same model and context, and vLLM's defaults for everything else."""
         arguments = {name: value for name, value in self.arguments.items() if name not in YAP_CHOOSES}
         return replace(self, arguments=arguments, process_environ={})
 
     def flags(self) -> list[str]:
-        """The arguments for the command line of ``vllm serve``, but for the model."""
+        """Return the arguments as command-line flags of `vllm serve`, without the model."""
         flags: list[str] = []
         for name, value in self.arguments.items():
             flag = "--" + name.replace("_", "-")
@@ -76,8 +79,13 @@ def engine(
     quantization: str,
     light: bool = False,
 ) -> Engine:
-    """The engine for ``slots`` requests at once, ``engines`` of which share the machine; ``batched_tokens`` None: as
-    many as Yap chooses for it."""
+    """Configure the engine.
+
+    Args:
+        slots: requests at once.
+        engines: number of engines that share the machine.
+        batched_tokens: tokens per step; None: Yap's choice.
+    """
     device, config = probe(), model_config.read(model.path)
     context = min(CONTEXT, config.max_positions or CONTEXT)
     spec = EngineSpec(

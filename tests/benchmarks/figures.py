@@ -1,4 +1,4 @@
-"""From samples to figures: percentiles, and each system against the raw engine, pair by pair."""
+"""Figures from samples: percentiles, and each system relative to the raw engine, round by round."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ VLLM_DEFAULTS = "vllm defaults"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` (0–1) of them lie, interpolated; NaN of nothing."""
+    """Compute a percentile, interpolated.
+
+    Args:
+        share: 0 to 1.
+
+    Returns:
+        The value; NaN without samples.
+    """
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -26,7 +33,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One scenario on one system in one round. ``clients`` is 0 where it does not vary."""
+    """One scenario on one system in one round. `clients` is 0 for scenarios without a client count."""
 
     scenario: str
     system: str
@@ -37,21 +44,21 @@ class Cell:
 
 @dataclass(slots=True)
 class Results:
-    """Everything a run came to."""
+    """All results of a run."""
 
     facts: dict[str, Any]
     cells: list[Cell] = field(default_factory=list)
 
     def systems(self) -> list[str]:
-        """In the order in which they were measured."""
+        """Names of the systems in the order of measurement."""
         return list(dict.fromkeys(cell.system for cell in self.cells))
 
     def clients(self) -> list[int]:
-        """The client counts that were loaded."""
+        """The measured client counts."""
         return sorted({cell.clients for cell in self.cells if cell.scenario == "load"})
 
     def of(self, scenario: str, system: str | None = None, clients: int | None = None) -> list[Cell]:
-        """The cells of all rounds."""
+        """Return the cells of all rounds."""
         return [
             cell
             for cell in self.cells
@@ -59,19 +66,19 @@ class Results:
         ]
 
     def samples(self, scenario: str, system: str, name: str, clients: int | None = None) -> list[float]:
-        """The samples of all rounds together."""
+        """Return the samples of all rounds together."""
         return [value for cell in self.of(scenario, system, clients) for value in cell.numbers[name]]
 
     def share(self, scenario: str, system: str, name: str, share: float, clients: int | None = None) -> float:
-        """A percentile over all rounds."""
+        """Compute a percentile over all rounds."""
         return percentile(self.samples(scenario, system, name, clients), share)
 
     def middle(self, scenario: str, system: str, name: str, clients: int | None = None) -> float:
-        """The median over the rounds of a figure that a round has one of."""
+        """Compute the median over the rounds of a figure that exists once per round."""
         return _median(cell.numbers[name] for cell in self.of(scenario, system, clients))
 
     def pairs(self, scenario: str, system: str, name: str, clients: int | None = None) -> list[tuple[float, float]]:
-        """(this system, raw) of each round: the figure itself, or the median of its samples."""
+        """Return (this system, raw) of each round: the figure, or the median of its samples."""
         return [
             (_figure(cell.numbers[name]), _figure(other.numbers[name]))
             for cell in self.of(scenario, system, clients)
@@ -80,15 +87,15 @@ class Results:
         ]
 
     def ratio(self, scenario: str, system: str, name: str, clients: int | None = None) -> float:
-        """The median over the rounds of this system's figure over raw's in the same round."""
+        """Compute the median over the rounds of this system's figure divided by raw's in the same round."""
         return _median(ours / raw for ours, raw in self.pairs(scenario, system, name, clients) if raw)
 
     def over_raw(self, scenario: str, system: str, name: str, clients: int | None = None) -> float:
-        """The median over the rounds of this system's figure less raw's in the same round."""
+        """Compute the median over the rounds of this system's figure minus raw's in the same round."""
         return _median(ours - raw for ours, raw in self.pairs(scenario, system, name, clients))
 
     def compact(self) -> dict[str, Any]:
-        """For JSON: samples as counts and percentiles."""
+        """Return the results for JSON, with samples reduced to counts and percentiles."""
         return {
             "facts": self.facts,
             "cells": [

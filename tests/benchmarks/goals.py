@@ -1,4 +1,4 @@
-"""What serving may cost on two cores with the tiny model, and whether it does."""
+"""Limits for the cost of serving on two cores with the tiny model, and whether a run keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU_GOALS_US = {"yap-daphne": 60.0, "yap-uvicorn": 35.0}
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``found`` against ``limit``, both ready to be read; ``met`` is None where it was not measured."""
+    """One goal. `found` and `limit` are formatted for reading; `met` is None if the value was not measured."""
 
     system: str
     what: str
@@ -24,13 +24,17 @@ class Goal:
 
 
 def goals(results: Results) -> list[Goal]:
-    """Every goal of every Yap that was measured."""
+    """Return every goal of each Yap system in the results."""
     found = [goal for system in results.systems() if system.startswith("yap") for goal in _of(results, system)]
     return [goal for goal in found if goal.met is not None]
 
 
 def said_and_cached(rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """(cached over said of all turns but the first, the worst turn's)."""
+    """Compare cached tokens with repeated tokens in the long conversation.
+
+    Returns:
+        (share of all turns but the first, share of the worst turn).
+    """
     later = rows[1:]
     whole = sum(row["cached"] for row in later) / max(1, sum(row["said"] for row in later))
     return whole, min((row["cached"] / row["said"] for row in later), default=math.nan)

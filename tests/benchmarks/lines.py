@@ -1,4 +1,4 @@
-"""A line to one of the measured systems: say something, watch the reply come, cancel it. One shape for all of them."""
+"""A connection to a measured system: start a turn, read the reply, cancel. All systems have the same interface."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ PATIENCE_S = 60.0
 
 @dataclass(slots=True)
 class Timeline:
-    """One turn in seconds of one clock. ``arrivals`` are the content frames, a frame being what came in one piece;
-    ``late`` counts frames that came after the end."""
+    """One turn, in seconds of one clock. `arrivals` are the content frames; `late` counts frames after the end."""
 
     sent: float
     arrivals: list[float] = field(default_factory=list)
@@ -29,7 +28,7 @@ class Timeline:
 
 
 class Line(ABC):
-    """One client. One turn at a time; ``reply_tokens`` is how long the systems were told to speak."""
+    """One client with one turn at a time. `reply_tokens` is the reply length requested from the systems."""
 
     def __init__(self) -> None:
         self.timeline = Timeline(0.0)
@@ -39,29 +38,33 @@ class Line(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, where that is needed and not done."""
+        """Connect if the system needs a connection and none is open."""
 
     @abstractmethod
     async def say(self, prompt: Prompt, **more: Any) -> None:
-        """Begin a turn; what is made ready for it is made before the clock starts."""
+        """Start a turn; preparation happens before the clock starts."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """Cancel the running turn; its end is awaited by :meth:`ended`."""
+        """Cancel the running turn; await its end with :meth:`ended`."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
 
     async def arrived(self, frames: int) -> None:
-        """Until so many content frames came, or the turn has ended."""
+        """Wait until `count` content frames arrived or the turn ended."""
         if len(self.timeline.arrivals) < frames and self.timeline.ended is None:
             self._awaited, self._arrived = frames, asyncio.get_running_loop().create_future()
             async with asyncio.timeout(PATIENCE_S):
                 await self._arrived
 
     async def ended(self) -> Timeline:
-        """The turn, when it is over. Raises RuntimeError where it did not go well."""
+        """Wait for the end of the turn.
+
+        Raises:
+            RuntimeError: the turn failed.
+        """
         if self.timeline.ended is None:
             self._ended = asyncio.get_running_loop().create_future()
             async with asyncio.timeout(PATIENCE_S):
@@ -70,7 +73,7 @@ class Line(ABC):
             raise RuntimeError(self.timeline.error)
         return self.timeline
 
-    # -- what the lines themselves call ------------------------------------------------------------
+    # -- called by the implementations ------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
         self.timeline = Timeline(now)

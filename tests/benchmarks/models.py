@@ -1,4 +1,4 @@
-"""The model to measure with: a folder or Hub id as it is, one without weights with random ones, or the tiny Llama."""
+"""The model to measure: a folder or Hub id, a folder without weights (random weights), or the tiny Llama."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ VOCABULARY = 4096
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """``path`` is what the systems are given; ``dummy``: its weights are made up by the engine; ``tiny``: our own."""
+    """A model. `path` is passed to the systems. `dummy`: the engine generates random weights. `tiny`: the built-in tiny
+    model.
+    """
 
     name: str
     path: str
@@ -26,7 +28,7 @@ class Model:
 
 
 def find(wanted: str | None, out: Path) -> Model:
-    """The model that was asked for (None: the tiny one)."""
+    """Find the requested model; None selects the tiny one."""
     if wanted is None:
         folder = _tiny(out / "model" / tiny_model.NAME)
         return Model(folder.name, str(folder), dummy=False, tiny=True)
@@ -40,13 +42,16 @@ def find(wanted: str | None, out: Path) -> Model:
     for file in folder.iterdir():
         if file.is_file() and not (stand_in / file.name).exists():
             (stand_in / file.name).symlink_to(file.resolve())
-    (stand_in / "model.safetensors").touch()  # a model folder is known by its weights; these are never read
+    (stand_in / "model.safetensors").touch()  # a model folder needs a weight file; its content is never read
     return Model(folder.name, str(stand_in.resolve()), dummy=True)
 
 
 def _tiny(folder: Path) -> Path:
-    """The tiny Llama of the tests with a vocabulary of its own. Theirs has the demo model's 49,152 tokens, and drawing
-    one of so many is two thirds of what a step of such an engine takes."""
+    """Create the tiny Llama of the tests with a vocabulary of its own.
+
+    The original has the demo model's 49,152 tokens, and sampling from that many takes two thirds of a step of such an
+    engine.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         _own_tokenizer(Path(scratch))
         tiny_model.write(folder, Path(scratch))
@@ -54,7 +59,7 @@ def _tiny(folder: Path) -> Path:
 
 
 def _own_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer learnt from what is asked, and from this project's own words."""
+    """Train a byte-level tokenizer on the benchmark's prompts and this project's texts."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 

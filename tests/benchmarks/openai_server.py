@@ -1,8 +1,8 @@
-"""vLLM's own OpenAI server, with variables that are for its engine's process alone:
+"""vLLM's own OpenAI server, with environment variables for its engine process only.
 
     python -m tests.benchmarks.openai_server '{"OMP_NUM_THREADS": "1", …}' ARGUMENTS…
 
-OpenMP ties a process to its cores by them when it is loaded, so they are set when everything is.
+OpenMP reads these variables when it is loaded, so this module sets them after all imports.
 """
 
 from __future__ import annotations

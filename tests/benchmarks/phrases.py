@@ -1,8 +1,8 @@
-"""What banned phrases cost: processor time per delta with 0, 20, 200 and 2,000 phrases, side by side in one run.
+"""Cost of banned phrases: processor time per delta with 0, 20, 200 and 2,000 phrases, side by side in one run.
 
-Twice: the guard alone, and a whole reply (guard, marks, record of ids) over an engine that costs nothing.
+Two measurements: the guard alone, and a whole reply (guard, boundaries, token ids) over an engine without cost.
 
-Run: ``python -m tests.benchmarks.phrases``
+    python -m tests.benchmarks.phrases
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ because I won't believe you. It’s always something with you, isn't it? """.rep
 
 
 def phrase_list(count: int) -> list[PhraseRule]:
-    """Phrases of two to five common words, so that partial matches are frequent; some cased or whole-word."""
+    """Create phrases of two to five common words (frequent partial matches); some are cased or whole-word."""
     chance, words = random.Random(7), SOURCE.split()
     texts: dict[str, None] = {}
     while len(texts) < count:
@@ -47,12 +47,16 @@ def phrase_list(count: int) -> list[PhraseRule]:
 
 
 def deltas(text: str) -> list[str]:
-    """The text in pieces as tokens are: words with the blank before them, long ones in two, marks of their own."""
+    """Split a text into token-like pieces: words with the blank before them, long words in two, marks alone."""
     return re.findall(r" ?\w{1,7}| ?[^\w\s]|\s", text)
 
 
 def microseconds(automaton: PhraseAutomaton, pieces: Sequence[str]) -> tuple[float, int]:
-    """(processor microseconds per delta for one reply, phrases cut)."""
+    """Measure one reply.
+
+    Returns:
+        (processor microseconds per delta, number of cut phrases).
+    """
     cut = 0
     started = time.process_time_ns()
     guard = PhraseGuard(automaton)
@@ -66,7 +70,7 @@ def microseconds(automaton: PhraseAutomaton, pieces: Sequence[str]) -> tuple[flo
 
 
 class Recited:
-    """An engine that gives the same deltas to every request, without waiting."""
+    """An engine that returns the same deltas for every request, without waiting."""
 
     role, model, max_model_len, alive = EngineRole.CHAT, "recited", 1 << 20, True
     tokenizer: Any = None
@@ -84,7 +88,7 @@ class Recited:
 
 
 async def reply_microseconds(automaton: PhraseAutomaton, engine: Recited, count: int) -> float:
-    """Processor microseconds per delta of one reply in which nothing completes."""
+    """Measure processor microseconds per delta of one reply in which no phrase completes."""
     plan = ReplyPlan((0,), Sampling(), count + 1, automaton, {}, "benchmark")
     started = time.process_time_ns()
     async for _ in Reply(engine, plan).stream():
@@ -103,7 +107,7 @@ def main() -> None:
     samples: dict[int, list[float]] = {size: [] for size in SIZES}
     cuts = dict.fromkeys(SIZES, 0)
     for _ in range(ROUNDS):
-        for size, automaton in automata.items():  # interleaved: what disturbs one disturbs all
+        for size, automaton in automata.items():  # interleaved, so that a disturbance affects all lists
             taken, cuts[size] = microseconds(automaton, pieces)
             samples[size].append(taken)
     print(f"{len(pieces)} deltas of {len(REPLY) / len(pieces):.1f} characters, {ROUNDS} rounds")
@@ -115,7 +119,7 @@ def main() -> None:
 
 
 async def whole_replies(automata: Mapping[int, PhraseAutomaton], pieces: Sequence[str]) -> dict[int, list[float]]:
-    """Samples of :func:`reply_microseconds` for each list."""
+    """Collect samples of :func:`reply_microseconds` for each list."""
     engine = Recited(pieces)
     samples: dict[int, list[float]] = {size: [] for size in automata}
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Pictures of what was found, each with its own words: a reader needs nothing else to understand one."""
+"""Pictures of the results; each one has its own explanation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIZE = (8.0, 4.6)
 
 
 def draw(results: Results, out: Path) -> list[Path]:
-    """PNG files in ``out``, in the order in which they should be looked at."""
+    """Write PNG files; returns them in reading order."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""What a process costs, read from the kernel: processor time and memory of that process alone, its children not."""
+"""Cost of one process, read from the kernel: processor time and memory, without its children."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from pathlib import Path
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of all threads of a process, user and system, in seconds since it began.
+    """Read the processor time of all threads of a process, user and system.
 
-    The kernel's clock of the process has nanoseconds; ``/proc/<pid>/stat``, which counts the same in ticks of 10 ms, is
-    read where there is no such clock.
+    The process clock has a resolution of nanoseconds. `/proc/<pid>/stat` counts in ticks of 10 ms and is the
+    fallback.
+
+    Returns:
+        Seconds since the start of the process.
     """
     try:
-        return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a pid
+        return time.clock_gettime((~pid << 3) | 2)  # the value that clock_getcpuclockid(3) returns for a pid
     except OSError:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory that is the process's own (heap and stacks, no mapped files)."""
+    """Read the memory of a process without mapped files (heap and stacks), bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

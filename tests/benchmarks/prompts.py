@@ -1,4 +1,4 @@
-"""What is asked: the same texts in the same order for every system, no two utterances alike."""
+"""The prompts: the same texts in the same order for every system, with all utterances different."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = _VOCABULARY.split()
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A persona's text and what the user says."""
+    """The text of a persona and the user's utterance."""
 
     persona: str
     utterance: str
@@ -32,19 +32,24 @@ def _text(chance: random.Random, words: int) -> str:
 
 
 def persona(seed: int = 0, words: int = 180) -> str:
-    """A persona of about ``words`` words, the same for the same seed."""
+    """Create a persona.
+
+    Args:
+        words: approximate length.
+        seed: the same seed gives the same persona.
+    """
     return "You are a friendly character who likes to talk. " + _text(random.Random(f"persona {seed}"), words)
 
 
 def prompts(seed: str, words: int = 16) -> Iterator[Prompt]:
-    """Endless turns with one persona, each with another utterance: the persona is cached, the utterance is not."""
+    """Yield endless turns with one persona and new utterances: the persona is cached, the utterance is not."""
     chance, who = random.Random(seed), persona()
     while True:
         yield Prompt(who, _text(chance, words))
 
 
 def newcomers(seed: str, words: int = 1200) -> Iterator[Prompt]:
-    """Endless turns of which nothing is cached: each has a long persona of its own."""
+    """Yield endless turns with a long, new persona each, so that nothing is cached."""
     chance = random.Random(seed)
     while True:
         yield Prompt(f"You are number {chance.random()}. {_text(chance, words)}", _text(chance, 16))

@@ -1,4 +1,4 @@
-"""The floor: a line that is nothing but ``AsyncLLM.generate``, its deltas read and dropped, in a bare script."""
+"""The floor: a client that calls `AsyncLLM.generate` in a bare script, reads the deltas and drops them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.benchmarks.prompts import Prompt
 
 
 class RawEngine:
-    """The engine with the given arguments, and prompts as the server would make them: ids, before the clock starts."""
+    """The engine, and prompts as the server builds them: token ids, ready before the clock starts."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class RawEngine:
         self.tokens_input: Callable[[list[int]], Any] = tokens_input
 
     async def warm(self) -> None:
-        """One token, so that everything is where it will be."""
+        """Generate one token, so that lazy initialisation is complete."""
         await self.llm.get_supported_tasks()
         line = RawLine(self)
         await line.say(Prompt("You are warm.", "Hello"))
@@ -55,7 +55,7 @@ class RawEngine:
         gc.freeze()
 
     def ids(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids, the same that Yap makes."""
+        """Return the token ids of a prompt, equal to Yap's."""
         form = self._form
         return [*form.persona(prompt.persona), *form.turn(form.user(prompt.utterance, first=True), first=True)]
 
@@ -97,7 +97,7 @@ class RawLine(Line):
         self._end(perf_counter())
 
     def _never_begun(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():  # before its first step; from then on it ends by itself
+        if task.cancelled():  # a request before its first step; a later one ends by itself
             self._end(perf_counter())
 
     def cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""What was found, as tables: one set of them for the terminal and for Markdown."""
+"""The results as tables, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METHOD = (
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One table with a title and a sentence that says how to read it."""
+    """One table with a title and a sentence that explains it."""
 
     title: str
     note: str
@@ -38,7 +38,7 @@ class Sheet:
 
 
 def sheets(results: Results) -> list[Sheet]:
-    """Everything, the most telling first; what was not measured is left out."""
+    """Return all tables, most important first; results that were not measured are omitted."""
     made = [
         _goals(results),
         _first_token(results),
@@ -52,7 +52,7 @@ def sheets(results: Results) -> list[Sheet]:
 
 
 def show(results: Results, console: Console) -> None:
-    """All tables on the terminal."""
+    """Print all tables on the terminal."""
     for sheet in sheets(results):
         table = Table(title=sheet.title, caption=sheet.note, title_justify="left", caption_justify="left")
         for number, column in enumerate(sheet.columns):
@@ -63,7 +63,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def markdown(results: Results, pictures: Sequence[Path]) -> str:
-    """A report that can be read on its own; ``pictures`` lie beside it."""
+    """Return a complete report; the files of `pictures` are in the same folder."""
     facts = results.facts
     weights = " (random weights)" if facts["random_weights"] else ""
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())

@@ -1,7 +1,9 @@
-"""What banned phrases cost on a real engine: time to the first token with 0, 20, 200 and 2,000 of them, and the price
-of one rewind in milliseconds and engine steps, with the prefix cache hit that it goes on from. One engine, one run.
+"""Cost of banned phrases on a real engine.
 
-Run: ``python -m tests.benchmarks.rewind [model folder]``
+Measures the time to the first token with 0, 20, 200 and 2,000 phrases, and one retry in milliseconds and engine steps
+with its prefix cache hit. All in one run on one engine.
+
+    python -m tests.benchmarks.rewind [model folder]
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ ROUNDS = 4
 
 @dataclass
 class Counted:
-    """An engine whose steps are counted: each token that is drawn takes one."""
+    """An engine whose steps are counted: one per sampled token."""
 
     engine: Engine
     steps: int = 0
@@ -57,7 +59,7 @@ class Counted:
 
 @dataclass
 class Said:
-    """One reply. Seconds."""
+    """One reply; times in seconds."""
 
     reply: Reply
     engine: Counted
@@ -66,7 +68,7 @@ class Said:
 
 
 async def say(engine: Engine, ids: Sequence[int], automaton: PhraseAutomaton, name: str) -> Said:
-    """One greedy reply of ``TOKENS`` tokens."""
+    """Generate one greedy reply of `TOKENS` tokens."""
     counted = Counted(engine)
     reply = Reply(counted, ReplyPlan(ids, GREEDY, TOKENS, automaton, {}, name))  # type: ignore[arg-type]
     first, started = 0.0, perf_counter()
@@ -77,7 +79,7 @@ async def say(engine: Engine, ids: Sequence[int], automaton: PhraseAutomaton, na
 
 
 def untempting(rules: Sequence[PhraseRule], texts: Sequence[str]) -> list[PhraseRule]:
-    """Those that do not begin as one of these texts does: a live partial match is held, which is another matter."""
+    """Select phrases that do not begin like one of these texts, because a partial match holds text."""
     return [rule for rule in rules if not any(text.casefold().startswith(rule.text[0]) for text in texts)]
 
 
@@ -92,7 +94,7 @@ async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
     first: dict[int, list[float]] = {size: [] for size in SIZES}
     pace: dict[int, list[float]] = {size: [] for size in SIZES}
     for number in range(ROUNDS):
-        for size, automaton in automata.items():  # interleaved: what disturbs one disturbs all
+        for size, automaton in automata.items():  # interleaved, so that a disturbance affects all lists
             for place, ids in enumerate(prompts):
                 said = await say(engine, ids, automaton, f"first-{number}-{size}-{place}")
                 first[size].append(said.first)
@@ -106,7 +108,7 @@ async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
 
 
 def middle(engine: Engine, reply: Reply, width: int) -> str:
-    """What ``width`` tokens in the middle of a reply spell."""
+    """Return the text of `width` tokens in the middle of a reply."""
     ids = reply.shown_ids(lambda text: engine.tokenizer.encode(text, add_special_tokens=False))
     return str(engine.tokenizer.decode(ids[TOKENS // 2 : TOKENS // 2 + width]))
 
@@ -147,7 +149,7 @@ async def main() -> None:
         engine = service.chat
         form = ChatFormat(engine.tokenizer)
         prompts = [[*form.persona(PERSONA), *form.turn(form.user(text, first=True), first=True)] for text in QUESTIONS]
-        for place, ids in enumerate(prompts):  # their prefixes are cached from here on
+        for place, ids in enumerate(prompts):  # from here on their prefixes are cached
             await say(engine, ids, PhraseAutomaton.build([]), f"warm-{place}")
         await first_tokens(engine, prompts)
         await rewinds(engine, prompts)

@@ -1,7 +1,7 @@
-"""What is done to a system and what is noted: plain numbers in seconds, bytes and counts, no judgement.
+"""The scenarios. Each returns plain numbers in seconds, bytes and counts.
 
-Every function runs in the process of the clients (for the raw engine: in its own) and knows nothing of the system but
-how to make a line to it and which process serves.
+Every function runs in the process of the clients (for the raw engine: in its own process). A scenario only knows how
+to open a line to the system and which process serves.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.benchmarks.prompts import Prompt, newcomers, persona, prompts
 
 MakeLine = Callable[[], Line]
 Numbers = dict[str, Any]
-PAUSE_S = 0.03  # for an engine to notice that it has nothing left to do
-RAMP_S = 1.0  # before a window is looked at
+PAUSE_S = 0.03  # until the engine is idle
+RAMP_S = 1.0  # before the window starts
 
 
 async def first_token(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
-    """One client, an idle server, a warm persona: seconds to the first content, and from a cancel to the end."""
+    """One client on an idle server with a warm persona: seconds to the first content, and from a cancel to the end."""
     line = make()
     asked = prompts(seed)
     ttft: list[float] = []
@@ -44,7 +44,7 @@ async def first_token(make: MakeLine, pid: int, *, seed: str, turns: int) -> Num
 
 
 async def load(make: MakeLine, pid: int, *, seed: str, clients: int, seconds: float) -> Numbers:
-    """``clients`` that talk without a pause, looked at through a window of ``seconds``."""
+    """`clients` that talk without pause, observed for a window of `seconds`."""
     before = anonymous_bytes(pid)
     lines = [make() for _ in range(clients)]
     for line in lines:
@@ -77,7 +77,7 @@ async def load(make: MakeLine, pid: int, *, seed: str, clients: int, seconds: fl
     inside = [[at for at in turn.arrivals if began <= at < ended] for turn in turns]
     whole = [turn for turn in turns if turn.tokens and turn.arrivals]
     frames = sum(map(len, inside))
-    whole_frames = sum(len(turn.arrivals) for turn in whole)  # none where the machine was too slow for one whole turn
+    whole_frames = sum(len(turn.arrivals) for turn in whole)  # empty if the machine was too slow for one whole turn
     per_frame = sum(turn.tokens or 0 for turn in whole) / whole_frames if whole_frames else 1.0
     return {
         "ttft": [turn.arrivals[0] - turn.sent for turn in turns if turn.arrivals and began <= turn.sent < ended],
@@ -96,8 +96,11 @@ async def load(make: MakeLine, pid: int, *, seed: str, clients: int, seconds: fl
 
 
 async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) -> Numbers:
-    """Every slot of the engine taken and one client waiting: seconds from a cancel to the first token of the one who
-    waited, in steps of the engine, and the tokens that were still computed for the one who left."""
+    """All engine slots are taken and one client waits.
+
+    Measures seconds from a cancel to the first token of the waiting client, in engine steps, and the tokens that were
+    still computed for the cancelled request.
+    """
     lines = [make() for _ in range(slots)]
     waiting = make()
     asked = prompts(seed)
@@ -144,7 +147,7 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
 
 
 async def prompt(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
-    """Whole turns, one after the other: how long each prompt was in tokens, and each reply."""
+    """Whole turns, one after the other: prompt length and reply length in tokens."""
     line = make()
     asked = prompts(seed)
     lengths: list[int] = []
@@ -160,7 +163,7 @@ async def prompt(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
 
 
 async def late_frames(make: MakeLine, pid: int, *, seed: str, turns: int) -> Numbers:
-    """Frames of a turn that came after its end, over turns cancelled at any moment."""
+    """Count frames after the end of a turn, over turns that are cancelled at random moments."""
     line = make()
     asked = prompts(seed)
     late = 0
@@ -178,8 +181,7 @@ async def late_frames(make: MakeLine, pid: int, *, seed: str, turns: int) -> Num
 
 
 async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int, streams: int = 0) -> Numbers:
-    """A warm client speaks just after ``others`` have sent long prompts that nobody has seen before, beside
-    ``streams`` that talk all the time."""
+    """A warm client speaks just after `others` sent long, new prompts, beside `streams` that talk without pause."""
     over = asyncio.Event()
     talking = [asyncio.create_task(_talk(make, f"{seed} stream {number}", over)) for number in range(streams)]
     line, crowd_lines = make(), [make() for _ in range(others)]
@@ -189,7 +191,7 @@ async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int
     for turn in range(repeat + 1):
         for each in (line, *crowd_lines):
             await each.open()
-        if not turn:  # the persona, once
+        if not turn:  # compute the persona once
             await line.say(next(asked))
             await line.arrived(1)
             line.cancel()
@@ -218,7 +220,7 @@ async def crowd(make: MakeLine, pid: int, *, seed: str, others: int, repeat: int
 
 
 async def conversation(make: MakeLine, pid: int, *, seed: str, turns: int, words: int) -> Numbers:
-    """One session of many turns: per turn the tokens of its prompt, of them from the cache, of the reply."""
+    """One session of many turns: per turn the tokens of its prompt, the cached ones, and the tokens of the reply."""
     line, who = make(), persona()
     asked = prompts(seed, words)
     await line.open()
@@ -235,13 +237,13 @@ async def conversation(make: MakeLine, pid: int, *, seed: str, turns: int, words
                 "ttft": timeline.arrivals[0] - timeline.sent if timeline.arrivals else float("nan"),
             }
         )
-        await asyncio.sleep(PAUSE_S * 4)  # the user thinks
+        await asyncio.sleep(PAUSE_S * 4)  # think time of the user
     await line.close()
     return {"rows": rows}
 
 
 async def weight(make: MakeLine, pid: int, *, seed: str, connections: int) -> Numbers:
-    """What a connection that says nothing weighs. For a fresh process: one that has worked has memory to spare."""
+    """Memory of an idle connection. Needs a fresh process; a used one has spare memory."""
     first = make()
     await first.open()
     before = anonymous_bytes(pid)
@@ -256,7 +258,7 @@ async def weight(make: MakeLine, pid: int, *, seed: str, connections: int) -> Nu
 
 
 async def idle(make: MakeLine, pid: int, *, seed: str, connections: int, seconds: float, rounds: int) -> Numbers:
-    """One client streams, alone and beside ``connections`` that say nothing."""
+    """One client streams, alone and beside `connections` idle ones."""
     quiet: list[float] = []
     beside: list[float] = []
     for number in range(rounds):
@@ -275,8 +277,10 @@ async def idle(make: MakeLine, pid: int, *, seed: str, connections: int, seconds
 async def storm(
     make: MakeLine, pid: int, *, seed: str, strangers: MakeLine, handshakes: int, streams: int, seconds: float
 ) -> Numbers:
-    """``handshakes`` within one second, a quarter of them with a key that is no good, while ``streams`` are in flight:
-    seconds until each was let in or refused, and what the streams saw of it."""
+    """`handshakes` within one second, a quarter of them with a bad key, beside running `streams`.
+
+    Measures seconds until each handshake was accepted or refused, and the gaps of the streams.
+    """
     over = asyncio.Event()
 
     async def knock(at: float, number: int) -> tuple[float, str]:
@@ -321,7 +325,7 @@ SCENARIOS: dict[str, Callable[..., Any]] = {
 
 
 async def _talk(make: MakeLine, seed: str, over: asyncio.Event) -> list[float]:
-    """When the frames came of one client that talks until it is ``over``; its last turn is cut short."""
+    """Collect arrival times of one client that talks until `over`; its last turn is cut short."""
     line, asked, times = make(), prompts(seed), list[float]()
     stopping = asyncio.create_task(over.wait())
     while not over.is_set():
@@ -337,7 +341,7 @@ async def _talk(make: MakeLine, seed: str, over: asyncio.Event) -> list[float]:
 
 
 async def _stream(make: MakeLine, seed: str, seconds: float) -> list[float]:
-    """Gaps of one client that talks for about so long."""
+    """Collect gaps of one client that talks for about `seconds`."""
     line, asked, gaps = make(), prompts(seed), list[float]()
     until = perf_counter() + seconds
     while perf_counter() < until:

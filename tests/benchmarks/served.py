@@ -1,5 +1,5 @@
-"""``manage.py`` with the benchmark's engine arguments in the place of those that the server would choose, so that all
-systems run the very same engine:
+"""`manage.py` with the benchmark's engine arguments in place of the server's choice, so that all systems run the same
+engine.
 
     BENCHMARK_ENGINE='{"arguments": …, "environ": …, "process_environ": …}' python -m tests.benchmarks.served serve
 """

@@ -1,10 +1,9 @@
-"""The price of serving: Yap beside the raw engine and beside ``vllm serve``, in turns, in one run on one machine.
+"""The price of serving: Yap beside the raw engine and `vllm serve`, in turns, in one run on one machine.
 
     python -m tests.benchmarks.serving [--model FOLDER|ID] [--clients 1,8,32,64] [--out DIR] [--short]
 
-Without ``--model`` a tiny random Llama is used (and made), whose engine costs next to nothing, so that the servers are
-what is measured. A folder with nothing but ``config.json`` and a tokenizer is measured with random weights. Writes
-``report.md``, ``results.json`` and plots into the folder.
+Without `--model`, a tiny random Llama makes the engine almost free, so that the servers are compared. A folder with
+only `config.json` and a tokenizer is measured with random weights. Writes `report.md`, `results.json` and plots.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.systems import ScenarioFailed, System, Worker, raw, vllm_serve, yap
 
 SYSTEMS = (RAW, "yap-daphne", "yap-uvicorn", VLLM)
-ON_REQUEST = (VLLM_DEFAULTS,)  # it starves its own connections on a small machine, until some break
+ON_REQUEST = (VLLM_DEFAULTS,)  # on a small machine it starves its own connections until some break
 CONVERSATION_WORDS = 40
-WORKER_SPINS_S = 1.5  # a worker process of vLLM looks for work in a busy loop for a second before it sleeps
+WORKER_SPINS_S = 1.5  # a vLLM worker process polls for a second before it sleeps
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is done. Seconds, counts, tokens."""
+    """Amount of work: seconds, counts and tokens."""
 
     clients: tuple[int, ...] = (1, 8, 32, 64)
     systems: tuple[str, ...] = SYSTEMS
@@ -69,7 +68,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        return max(2, *self.clients)  # one leaves, one waits
+        return max(2, *self.clients)  # one is cancelled, one waits
 
     @property
     def places(self) -> int:
@@ -97,8 +96,12 @@ SHORT = Plan(
 
 
 def measure(plan: Plan, model: models.Model, out: Path, console: Console, quantization: str = "auto") -> Results:
-    """Start the systems, do everything with them in turns, end them. Interrupted, or where a scenario fails (the fact
-    ``failed`` says how), it gives what it has."""
+    """Start the systems, run all scenarios in turns, stop the systems.
+
+    Returns:
+        The results. After an interruption or a failed scenario, the results so far; the fact `failed` holds the
+            error.
+    """
     shared = engine(
         model,
         slots=plan.slots,
@@ -124,7 +127,7 @@ def _do_everything(plan: Plan, systems: list[System], results: Results, progress
     steps = [step for step in _steps(plan) if step[0] in plan.scenarios]
     bar = progress.add_task("measuring", total=len(steps) * len(systems))
     for number, (scenario, round_, clients, arguments, only_yap) in enumerate(steps):
-        # Whoever begins has the quietest machine: everybody does in turn.
+        # The first system has the quietest machine, so the order rotates.
         for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
             if not only_yap or system.name.startswith("yap"):
                 what = f"{scenario}{f', {clients} clients' if clients else ''} · {system.name}"
@@ -138,7 +141,7 @@ def _do_everything(plan: Plan, systems: list[System], results: Results, progress
 
 
 def _steps(plan: Plan) -> Iterator[tuple[str, int, int, dict[str, Any], bool]]:
-    """(scenario, round, clients, arguments, whether it is Yap's alone)."""
+    """Yield (scenario, round, clients, arguments, whether only Yap runs it)."""
     yield "weight", 0, 0, {"connections": plan.idle_connections}, True
     yield "prompt", 0, 0, {"turns": 2}, False
     for round_ in range(plan.rounds):
@@ -158,7 +161,7 @@ def _steps(plan: Plan) -> Iterator[tuple[str, int, int, dict[str, Any], bool]]:
 
 @contextmanager
 def _systems(plan: Plan, shared: Engine, out: Path, progress: Progress) -> Iterator[list[System]]:
-    """All systems, ready. On a GPU they come up one after the other: each looks at the memory that is free."""
+    """Start all systems. On a GPU they start one after the other, because each one checks the free memory."""
     template = out / "chat_template.jinja"
     template.write_text(load_tokenizer(str(shared.arguments["model"])).chat_template)
     together = shared.device.startswith("CPU")
@@ -196,7 +199,7 @@ def _systems(plan: Plan, shared: Engine, out: Path, progress: Progress) -> Itera
 
 
 def _tell_what_was_said(results: Results, plan: Plan, model: models.Model) -> None:
-    """Per turn of the long conversation: the tokens of its prompt that had been said before, in persona or record."""
+    """Add, per turn of the long conversation, the prompt tokens that were in persona or history before."""
     form = ChatFormat(load_tokenizer(model.path))
     for cell in results.cells:
         if cell.scenario == "conversation":
@@ -272,12 +275,12 @@ def _plan(given: argparse.Namespace) -> Plan:
 
 
 def main(argv: Sequence[str] | None = None) -> Results:
-    """The whole run; what it found is also in the folder."""
+    """Run everything; the results are also in the output folder."""
     given = _arguments(argv)
     plan, out, console = _plan(given), given.out.resolve(), Console()
     out.mkdir(parents=True, exist_ok=True)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # a thousand connections are as many files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # a thousand connections need as many files
     results = measure(plan, models.find(given.model, out), out, console, given.quantization)
     (out / "results.json").write_text(json.dumps(results.compact(), indent=1))
     pictures = plots.draw(results, out)
@@ -289,5 +292,5 @@ def main(argv: Sequence[str] | None = None) -> Results:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: the systems are ended, the report written
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl+C: stop the systems, write the report
     raise SystemExit(main().facts.get("failed"))

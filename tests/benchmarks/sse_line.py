@@ -1,4 +1,4 @@
-"""A line to ``vllm serve``: a streamed chat completion over HTTP/1.1, read as thriftily as the WebSocket beside it."""
+"""A connection to `vllm serve`: a streamed chat completion over HTTP/1.1 with a minimal parser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTENT, _EMPTY, _USAGE, _DONE = b'"content":"', b'"content":""', b'"usage":{',
 
 
 class SseLine(Line, asyncio.Protocol):
-    """One connection, kept for turn after turn; a cancelled turn ends it, and the next :meth:`open` makes another."""
+    """One connection, kept from turn to turn; a cancelled turn closes it, and the next :meth:`open` makes another."""
 
     def __init__(self, port: int, model: str, sampling: Mapping[str, Any]) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SseLine(Line, asyncio.Protocol):
         self._transport.write(request)
 
     def cancel(self) -> None:
-        """HTTP knows no other way: the connection is closed."""
+        """Close the connection; HTTP/1.1 has no other cancel."""
         self.timeline.cancelled = perf_counter()
         transport, self._transport = self._transport, None
         transport.abort()

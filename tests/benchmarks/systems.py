@@ -1,4 +1,4 @@
-"""The systems that are compared, each a process of its own on a port of its own, all up at once, taken in turns."""
+"""The compared systems: each one a process on its own port, all running at once, measured in turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MARK = "YAP_BENCHMARK_RUN"
 
 
 class Process:
-    """One started process and all that it starts in its turn, known by a mark in their environment."""
+    """A process and all its descendants, identified by a mark in their environment."""
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], log: Path, **pipes: Any) -> None:
         self._mark = secrets.token_hex(8)
@@ -51,13 +51,13 @@ class Process:
         return self.process.pid
 
     def check(self) -> None:
-        """Raises RuntimeError with the end of the log where the process has ended."""
+        """Raise RuntimeError with the end of the log if the process has exited."""
         if self.process.poll() is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
             raise RuntimeError(f"{self.name} has ended with status {self.process.returncode}:\n{tail}")
 
     def stop(self) -> None:
-        """Kindly, then not; nothing that it started is left."""
+        """Terminate, then kill; no descendant survives."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -73,11 +73,11 @@ class Process:
 
 
 class ScenarioFailed(RuntimeError):
-    """A system did not do what was asked of it; says which, what, and the error."""
+    """A scenario failed; the message names system, scenario and error."""
 
 
 class Worker:
-    """A process that does scenarios (see :mod:`tests.benchmarks.worker`)."""
+    """A process that runs scenarios (see :mod:`tests.benchmarks.worker`)."""
 
     def __init__(self, kind: str, log: Path, first: Mapping[str, Any] | None = None) -> None:
         command = [sys.executable, "-m", "tests.benchmarks.worker", kind]
@@ -86,11 +86,15 @@ class Worker:
             self._write(first)
 
     def wait_ready(self) -> None:
-        """Returns when it takes commands."""
+        """Wait until the worker takes commands."""
         self._read()
 
     def do(self, scenario: str, target: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
-        """One scenario, to its end. Raises :class:`ScenarioFailed`."""
+        """Run one scenario.
+
+        Raises:
+            ScenarioFailed: the scenario failed.
+        """
         self._write({"scenario": scenario, "target": target, "arguments": arguments})
         answer = self._read()
         if "error" in answer:
@@ -100,7 +104,7 @@ class Worker:
 
     def stop(self) -> None:
         with suppress(OSError):
-            _pipe(self.process.process.stdin).close()  # its end of file is our goodbye
+            _pipe(self.process.process.stdin).close()  # the worker exits at the end of its input
         with suppress(subprocess.TimeoutExpired):
             self.process.process.wait(20)
         self.process.stop()
@@ -122,8 +126,9 @@ class Worker:
 
 @dataclass(slots=True)
 class System:
-    """One of the compared: ``worker`` does its scenarios against ``target``; ``process`` is what serves. ``rest_s`` is
-    how long it goes on keeping the machine busy when it has nothing left to do."""
+    """One system. `worker` runs its scenarios against `target`; `process` serves. `rest_s` is the time until the idle
+    system stops using the processor, seconds.
+    """
 
     name: str
     process: Process
@@ -133,7 +138,7 @@ class System:
     rest_s: float = 0.0
 
     def wait_ready(self) -> None:
-        """Until it answers."""
+        """Wait until the system answers."""
         if self.ready_path is None:
             self.worker.wait_ready()
             return
@@ -146,7 +151,7 @@ class System:
         raise RuntimeError(f"{self.name} is not ready after {READY_S:g} s, see {self.process.log}")
 
     def do(self, scenario: str, **arguments: Any) -> dict[str, Any]:
-        """One scenario; the machine is quiet after it."""
+        """Run one scenario, then wait until the machine is quiet."""
         self.process.check()
         numbers = self.worker.do(scenario, self.target, **arguments)
         time.sleep(self.rest_s)
@@ -165,7 +170,7 @@ def raw(engine: Engine, out: Path) -> System:
 
 
 def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int, history: int) -> System:
-    """Yap on one of its ASGI servers, an SQLite file for a database, no limits in the way."""
+    """Yap on one of its ASGI servers, with SQLite and without effective limits."""
     name, port, key = f"yap-{server}", free_port(), secrets.token_urlsafe(15)
     folder = out / "run" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,9 +202,9 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
 
 
 def vllm_serve(name: str, engine: Engine, clients: Worker, out: Path, template: Path, rest_s: float = 0.0) -> System:
-    """vLLM's own OpenAI server, its access log off."""
+    """vLLM's own OpenAI server, with its access log off."""
     port, model = free_port(), str(engine.arguments["model"])
-    # What `vllm serve` runs; the command itself asks for a package named vllm, and the CPU build is called otherwise.
+    # The module that `vllm serve` runs; the command needs a package named vllm, and the CPU build has another name.
     command = [sys.executable, "-m", "tests.benchmarks.openai_server", json.dumps(engine.process_environ)]
     command += [
         "--model",
@@ -219,7 +224,7 @@ def vllm_serve(name: str, engine: Engine, clients: Worker, out: Path, template: 
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """Find a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic."""
+"""Arithmetic of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short form of the benchmark, on real servers: that it measures what it says, not how fast anything is."""
+"""The short form of the benchmark on real servers: checks what is measured, not how fast anything is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORT = serving.SHORT
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
-    """One short run of everything."""
+    """Run the short form of all scenarios once."""
     out = tmp_path_factory.mktemp("benchmark")
     return serving.main(["--short", "--out", str(out)]), out
 
@@ -41,7 +41,7 @@ def test_every_system_did_everything(run: tuple[Results, Path]) -> None:
 
 
 def test_all_are_asked_the_same(run: tuple[Results, Path]) -> None:
-    """The prompt's length in tokens is the same for the ids of raw, the template of vLLM and the joined ids of Yap."""
+    """The prompt length in tokens is equal for raw's ids, vLLM's template and Yap's joined ids."""
     results, _ = run
     asked = {system: results.of("prompt", system)[0].numbers["prompt_tokens"] for system in serving.SYSTEMS}
     assert len({tuple(lengths) for lengths in asked.values()}) == 1, asked
@@ -52,7 +52,7 @@ def test_yap_keeps_its_word(run: tuple[Results, Path]) -> None:
     results, _ = run
     for system in ("yap-daphne", "yap-uvicorn"):
         assert results.of("late_frames", system)[0].numbers["late_frames"] == 0
-        assert results.share("slot", system, "tokens_after", 1.0) < SHORT.reply_tokens / 4  # most of it was left
+        assert results.share("slot", system, "tokens_after", 1.0) < SHORT.reply_tokens / 4  # most of the reply was left
         rows = results.of("conversation", system)[0].numbers["rows"]
         assert len(rows) == SHORT.conversation_turns
         assert any(later["prompt"] < earlier["prompt"] for earlier, later in pairwise(rows))

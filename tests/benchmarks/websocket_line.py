@@ -1,5 +1,7 @@
-"""A line to Yap: just as much of a WebSocket client as the measurement needs, because a full one costs more than the
-server it measures. No compression, no fragmented frames; frames of the server are not masked."""
+"""A connection to Yap with a minimal WebSocket client, because a complete client costs more than the measured server.
+
+No compression and no fragmented frames; the server's frames are not masked.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """A client's frame; its mask is zero, so the payload is as it is."""
+    """Build a client frame with a zero mask, so the payload is unchanged."""
     size = len(payload)
     if size < 126:
         head = bytes((0x80 | opcode, 0x80 | size))
@@ -35,7 +37,7 @@ _PING_FRAME = _frame(_TEXT, b'{"type":"ping"}')
 
 
 class WebSocketLine(Line, asyncio.Protocol):
-    """One WebSocket. Every turn is a session of its own unless ``session`` is given to :meth:`say`."""
+    """One WebSocket. Every turn is a session of its own unless :meth:`say` gets a `session`."""
 
     def __init__(self, port: int, sampling: Mapping[str, float], key: str) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class WebSocketLine(Line, asyncio.Protocol):
             await self._upgraded
 
     async def admitted(self) -> str:
-        """After :meth:`open`: ``pong`` where the server let us in, else the error code that it refused us with."""
+        """After :meth:`open`: `pong` if the server accepted the connection, else the error code."""
         self._pong = asyncio.get_running_loop().create_future()
         if self.last_error is None:
             self._transport.write(_PING_FRAME)
@@ -146,7 +148,7 @@ class WebSocketLine(Line, asyncio.Protocol):
         if opcode != _TEXT:
             return
         message = json.loads(payload)
-        if message["type"] == "done" and "turn" in message:  # one without answers a cancel that came too late
+        if message["type"] == "done" and "turn" in message:  # a `done` without a turn answers a late cancel
             if usage := message.get("usage"):
                 self.timeline.tokens = usage["completion_tokens"]
                 self.timeline.prompt_tokens, self.timeline.cached_tokens = (

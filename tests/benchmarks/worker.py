@@ -1,7 +1,8 @@
-"""A process that does scenarios: the clients', or the raw engine's. One JSON command per line in, one answer out.
+"""A process that runs scenarios, for the clients or for the raw engine. One JSON command per line in, one answer per
+line out.
 
-python -m tests.benchmarks.worker clients
-python -m tests.benchmarks.worker raw < (its first line holds the engine's arguments)
+    python -m tests.benchmarks.worker clients
+    python -m tests.benchmarks.worker raw < (the first line holds the engine's arguments)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.benchmarks.websocket_line import WebSocketLine
 
 
 def _lines(target: dict[str, Any], raw: Any) -> tuple[MakeLine, MakeLine]:
-    """How to make a line to a system, and one of somebody whom it does not know."""
+    """Return a factory of lines to a system, and one for a client without a warm persona."""
     match target["kind"]:
         case "websocket":
             port = target["port"]
@@ -53,7 +54,7 @@ async def _work(answers: Any, raw: Any) -> None:
             _answer(answers, {"result": result})
         except Exception:
             _answer(answers, {"error": traceback.format_exc()})
-        gc.collect()  # now, and not in the middle of a measurement
+        gc.collect()  # now, not during a measurement
 
 
 def _answer(answers: Any, what: dict[str, Any]) -> None:
@@ -63,7 +64,7 @@ def _answer(answers: Any, what: dict[str, Any]) -> None:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries is not an answer
     raw = None
     if sys.argv[1] == "raw":
         from tests.benchmarks.raw_line import RawEngine

@@ -1,4 +1,4 @@
-"""Chromium on a server's admin, and the four ways an operator may look at it."""
+"""Chromium on a server's admin, at two widths, light and dark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The machine's own, without a screen. For one module: while it lives, this thread has a running event loop."""
+    """The machine's Chromium without a screen. Module scope, because this thread has a running event loop meanwhile."""
     path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     assert path, "Chromium is missing"
     with sync_playwright() as playwright:
@@ -34,7 +34,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(chromium: Browser, demo_server: YapServer) -> Iterator[BrowserContext]:
-    """A browser of its own; a script's error on any page fails the test."""
+    """A fresh browser context; a script error on any page fails the test."""
     make_operator(demo_server)
     made = chromium.new_context(base_url=demo_server.origin, viewport={"width": 1280, "height": 900})
     made.set_default_timeout(60_000)
@@ -48,7 +48,7 @@ def context(chromium: Browser, demo_server: YapServer) -> Iterator[BrowserContex
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """The dashboard, logged in."""
+    """The dashboard after login."""
     made = context.new_page()
     made.goto("/admin/")
     made.fill("[name=username]", NAME)
@@ -59,14 +59,14 @@ def page(context: BrowserContext) -> Page:
 
 
 def look(page: Page, name: str) -> None:
-    """Screenshots at both widths, light and dark, and no page wider than its window."""
+    """Take screenshots at both widths, light and dark, and check that no page is wider than its window."""
     _SCREENSHOTS.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = page.viewport_size
     for width, (across, down) in _WIDTHS.items():
         page.set_viewport_size({"width": across, "height": down})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            # Unfold reads the scheme when it starts; a page is not loaded again in the middle of a conversation.
+            # Unfold reads the colour scheme at load time, and a page is not reloaded during a conversation.
             page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
             page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
             page.screenshot(path=_file(f"{name}-{width}-{scheme}"), full_page=True)

@@ -1,4 +1,4 @@
-"""An operator's day in the browser, on a running server: a key, a persona, a conversation, a ban, a limit, a leak."""
+"""An operator's day in the browser, on a running server: key, persona, conversation, ban, limit, leaked key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.server import YapServer
 
 pytestmark = pytest.mark.browser
 
-# A story in English of a hundred words holds these two letters many times.
+# A story of a hundred English words contains these two letters many times.
 BANNED = "er"
 CONNECT = """
 ([key, slug]) => new Promise((opened, failed) => {
@@ -31,7 +31,7 @@ CONNECT = """
 })
 """
 
-# In the page itself: a reply may be over before a click from here has been made on a busy machine.
+# Runs in the page: on a busy machine a reply may end before a click from the test arrives.
 INTERRUPT = """
 ([number, words]) => new Promise((done) => {
   const heard = [];
@@ -52,14 +52,14 @@ INTERRUPT = """
 
 
 class Customer:
-    """Whoever was given the key: a page of their own, with a WebSocket as any browser opens one."""
+    """The user of a key: a blank page with a WebSocket, as any browser opens one."""
 
     def __init__(self, page: Page, key: str, slug: str) -> None:
         self.page = page
         page.evaluate(CONNECT, [key, slug])
 
     def say(self, text: str) -> None:
-        """Send it and wait for what ends the turn, or refuses it."""
+        """Send a message and wait for the frame that ends or refuses the turn."""
         seen = self.page.evaluate("window.frames_.length")
         self.page.evaluate("text => window.say_(text)", text)
         self.page.wait_for_function(
@@ -68,13 +68,13 @@ class Customer:
         )
 
     def last(self) -> dict[str, Any]:
-        """The newest frame."""
+        """Return the newest frame."""
         frame: dict[str, Any] = self.page.evaluate("window.frames_.at(-1)")
         return frame
 
 
 def make_key(page: Page, name: str) -> str:
-    """The key, as it is shown once."""
+    """Create a key; returns it as shown once."""
     page.goto("/admin/accounts/apikey/add/")
     page.fill("[name=name]", name)
     page.fill("[name=own_password]", PASSWORD)
@@ -97,7 +97,7 @@ def make_persona(page: Page, name: str) -> None:
 
 
 def listed(page: Page, name: str) -> Locator:
-    """The line of a list."""
+    """Return the line of a list."""
     return page.locator("#result_list").get_by_role("link", name=name, exact=True)
 
 
@@ -111,13 +111,13 @@ def say(page: Page, text: str) -> None:
 
 
 def interrupt(page: Page, number: int, words: str | None) -> list[str]:
-    """Says ``words``, or presses Stop, once this reply has begun. Returns what was read until then, as it grew."""
+    """Send `words`, or press Stop, once this reply has begun; returns the text as it grew until then."""
     heard: list[str] = page.evaluate(INTERRUPT, [number, words])
     return heard
 
 
 def whole_reply(page: Page, number: int) -> str:
-    """The text of the reply with this number, when it is complete."""
+    """Return the text of the reply with this number after its end."""
     reply = replies(page).nth(number)
     expect(reply).to_have_attribute("data-ended", "done", timeout=60_000)
     return reply.locator("div").inner_text()
@@ -156,7 +156,7 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     expect(replies(page).nth(2)).to_contain_text("stopped")
     expect(page.locator("[data-show=state]")).to_have_text("listening")
 
-    # Ban a phrase in another tab: gone from the next turn of the conversation that is open here.
+    # Ban a phrase in another tab: the next turn of the open conversation obeys.
     desk = context.new_page()
     desk.goto("/admin/personas/phraselist/add/")
     desk.fill("[name=name]", "Never")
@@ -172,14 +172,14 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     desk.uncheck("[name=enabled]")
     desk.click("[name=_save]")
     again = []
-    for number in range(4, 7):  # a small model may do without it for one reply; not, when it is allowed, for three
+    for number in range(4, 7):  # one reply may lack the phrase by chance, three allowed ones do not
         say(page, "Write: her mother, her sister, her brother.")
         again.append(whole_reply(page, number).lower())
         if BANNED in again[-1]:
             break
     assert BANNED in again[-1], again
 
-    # A customer talks; a limit that is cut bites at the next message.
+    # A customer talks; a lowered limit applies to the next message.
     street = context.new_page()
     street.goto("/healthz")
     customer = Customer(street, key, "ottilie")
@@ -195,7 +195,7 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     assert refusal["error_code"] == "message_rate_limited"
     assert refusal["retry_in"] >= 1
 
-    # The key has leaked: revoke it, and the line is cut.
+    # The key has leaked: revoke it, and the connection closes.
     listed(desk, "A customer").click()
     desk.get_by_role("link", name="Revoke…").first.click()
     look(desk, "4-revoke")
@@ -204,7 +204,7 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     assert street.evaluate("window.closed_") == 1008
     assert customer.last()["error_code"] == "key_revoked"
 
-    # Read the dashboard: it brings the numbers by itself.
+    # Read the dashboard, which refreshes itself.
     desk.goto("/admin/")
     tile = desk.locator("[data-tile=cancels] [data-value]")
     expect(tile).to_have_text("2", timeout=15_000)
@@ -212,7 +212,7 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     expect(desk.locator("[data-ranking=personas]")).to_contain_text("Ottilie", timeout=30_000)
     expect(desk.locator("[data-engine=chat]")).to_contain_text("ready", ignore_case=True)
     expect(desk.locator("[data-tile=connections] [data-value]")).to_have_text("1")
-    # A turn lasts about as long as the page waits between two looks: interrupted, one is always running.
+    # A turn lasts about one refresh interval of the page; interruptions keep one running.
     running = "document.querySelector('[data-tile=turns] [data-value]').textContent === '1'"
     for _ in range(10):
         say(page, "Tell me a long story of the harbour.")

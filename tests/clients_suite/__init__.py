@@ -1,1 +1,1 @@
-"""The tests of the command-line clients."""
+"""Tests of the command-line clients."""

@@ -1,4 +1,4 @@
-"""The clients are scripts: their folder is on the path when they run, and so it is for their tests."""
+"""Puts the clients' folder on the path, because the clients run as scripts from there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ sys.path.insert(0, str(CLIENTS))
 
 
 class Serve(Protocol):
-    """Starts a scripted server that lives as long as the test."""
+    """Starts a scripted server that runs until the end of the test."""
 
     async def __call__(self, script: Script) -> ScriptedServer: ...
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Servers to a script."""
+    """A factory of scripted servers."""
     async with AsyncExitStack() as stack:
 
         async def start(script: Script) -> ScriptedServer:

@@ -1,4 +1,4 @@
-"""A server that speaks the wire protocol from a script: what it refuses, when it dies, what it leaves out."""
+"""A scripted server for the wire protocol: refusals, crashes and omitted fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPLY = "Hello there, Mara. It is a fine day by the sea! Biscuit would like some
 
 @dataclass
 class Script:
-    """How the server behaves. ``full_times``: how many connections find no place; -1: all."""
+    """Behaviour of the server. `full_times` is the number of connections that are refused as full; -1: all."""
 
     api_key: str = "right-key"
     full_times: int = 0
@@ -28,20 +28,22 @@ class Script:
     refuse_as: str = "server_at_capacity"
     die_after_tokens: int | None = None
     die_times: int = 1
-    bare: bool = False  # leaves out every optional field, request_id first of all
+    bare: bool = False  # omits every optional field, including request_id
     tool: str | None = "no"
     token_delay: float = 0.0
     reply: str = REPLY
-    updates: int = 100  # persona updates until the limit
+    updates: int = 100  # persona updates before the limit
     update_retry_in: float = 1.0
-    silent: bool = False  # takes a start and says nothing
+    silent: bool = False  # accepts a start and sends nothing
     error_mid_turn: str | None = None
     personas: list[dict[str, str]] | None = None
 
 
 @dataclass
 class ScriptedServer:
-    """``received``: every message, in order. ``connections``: how many there were, ``most_open`` at one time."""
+    """A running server. `received` holds every message in order, `connections` their number, `most_open` the maximum at
+    one time.
+    """
 
     script: Script
     port: int = 0
@@ -56,11 +58,11 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     def starts(self) -> list[dict[str, Any]]:
-        """The `start` messages so far."""
+        """Return the `start` messages so far."""
         return [message for message in self.received if message.get("type") == "start"]
 
     def http(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The persona list; every other path but /ws is not found."""
+        """Serve the list of personas; every other path except /ws is 404."""
         path = request.path.partition("?")[0]
         if path == "/ws":
             return None
@@ -101,7 +103,7 @@ class ScriptedServer:
 
     async def _refuse(self, line: ServerConnection, code: int, error: dict[str, Any]) -> None:
         await line.send(json.dumps({"type": "error", **error}))
-        await asyncio.sleep(0.01)  # another packet: the client is to wait for it
+        await asyncio.sleep(0.01)  # a separate packet, so that the client has to wait
         await line.close(code)
 
 
@@ -217,7 +219,7 @@ class _Talk:
 
 @asynccontextmanager
 async def scripted(script: Script) -> AsyncIterator[ScriptedServer]:
-    """The server, on a free port of this machine, until the block ends."""
+    """Run the server on a free port of this machine until the block ends."""
     server = ScriptedServer(script)
     async with serve(server.handle, "127.0.0.1", 0, process_request=server.http, close_timeout=1) as listening:
         server.port = next(iter(listening.sockets)).getsockname()[1]

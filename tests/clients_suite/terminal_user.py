@@ -1,4 +1,4 @@
-"""A user at a terminal: a pseudo-terminal with keys to press and a screen to read."""
+"""A user at a pseudo-terminal, with keys to press and a screen to read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class TerminalUser:
-    """Everything that was ever written to the screen is in ``raw``; :meth:`sees` goes on from where it last looked."""
+    """A user. `raw` is all text on the screen so far; :meth:`sees` searches from the end of its last match."""
 
     def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -32,15 +32,15 @@ class TerminalUser:
 
     @property
     def text(self) -> str:
-        """What was written, without colours and cursor movements."""
+        """The written text without colours and cursor movements."""
         return _STYLE.sub("", self.raw).replace("\r", "")
 
     def presses(self, keys: str) -> None:
-        """Send keys, as a keyboard does: Enter is `\\r`, Ctrl+C is `\\x03`."""
+        """Send keys as a keyboard does: Enter is `\\r`, Ctrl+C is `\\x03`."""
         os.write(self._fd, keys.encode())
 
     async def sees(self, what: str, limit_s: float = 20) -> str:
-        """Wait until the text shows up after what was seen before; returns what came in between."""
+        """Wait until a text appears after the last match; returns the text in between."""
         async with asyncio.timeout(limit_s):
             while (at := self.text.find(what, self._seen)) < 0:
                 self._news.clear()
@@ -53,11 +53,11 @@ class TerminalUser:
         return between
 
     async def leaves(self, limit_s: float = 20) -> int:
-        """Wait until the client has ended; its exit status."""
+        """Wait until the client has ended; returns its exit status."""
         return await asyncio.wait_for(self.process.wait(), limit_s)
 
     def modes(self) -> list[Any]:
-        """How the terminal is set."""
+        """Return the settings of the terminal."""
         return termios.tcgetattr(self._fd)
 
     def _read(self) -> None:
@@ -73,7 +73,7 @@ class TerminalUser:
 
 @asynccontextmanager
 async def at_terminal(name: str, *arguments: str, cwd: Path) -> AsyncIterator[TerminalUser]:
-    """Run a client in a terminal of 80 columns of its own, until the block ends."""
+    """Run a client in a terminal of 80 columns until the block ends."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 

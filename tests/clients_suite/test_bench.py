@@ -1,4 +1,4 @@
-"""The load test: its arithmetic, its loops and its files."""
+"""The load test: arithmetic, loops and files."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_arrivals_are_poisson_at_their_rate_and_repeatable() -> None:
 
 
 def saved(path: Path) -> dict[str, Any]:
-    """A result file."""
+    """Write a result file."""
     result: dict[str, Any] = json.loads(path.read_bytes())
     return result
 
 
 async def bench(server: str, **settings: float) -> list[TurnRecord]:
-    """Carry out a plan and give its records."""
+    """Run a plan and return its records."""
     records: list[TurnRecord] = []
     plan = Plan(Server(server, "right-key"), Persona("female", "calm"), **settings)  # type: ignore[arg-type]
     await carry_out(plan, records.append, lambda: None)
@@ -53,7 +53,7 @@ async def bench(server: str, **settings: float) -> list[TurnRecord]:
 
 
 async def test_a_slow_server_cannot_hide_behind_its_own_slowness(serve: Serve) -> None:
-    # One place, 0.1 s a session, arrivals every 10 ms or so: the last one waits for all before it, and that counts.
+    # One slot, 0.1 s per session, an arrival about every 10 ms: the last session's wait counts.
     server = await serve(Script(token_delay=0.02, reply="one two three four five"))
     records = await bench(server.url, sessions=8, rate=100.0, at_once=1)
     assert [record.outcome for record in records] == ["ok"] * 8

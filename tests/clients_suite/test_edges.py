@@ -1,4 +1,4 @@
-"""Every client, as a process, where things go wrong: nobody there, no key, no place, a server that dies or is terse."""
+"""Every client, as a process, in failure cases: no server, no key, no slot, a server that dies or omits fields."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCRIPTS = ("warmup", "live", "conversation", "personality", "screen_analysis", "
 QUICK = {"personality": ("--switches", "1"), "bench": ("-n", "1")}
 
 
-# All of them are dozens of processes: the fast suite runs three, the slow one every one.
+# All clients are dozens of processes: the fast suite runs three, the engine suite all.
 some_or_all = pytest.mark.parametrize(
     "names", [("warmup", "conversation", "bench"), pytest.param(SCRIPTS, marks=pytest.mark.engine)], ids=["some", "all"]
 )
 
 
 async def run_each(names: Sequence[str], url: str, key: str = "right-key") -> dict[str, Outcome]:
-    """Clients against one server, at the same time."""
+    """Run several clients against one server at the same time."""
     known = {"SERVER_WS_URL": url, "TEXT_API_KEY": key}
     runs = (run_client(name, *QUICK.get(name, ()), typed="Hello\n", variables=known) for name in names)
     return dict(zip(names, await asyncio.gather(*runs), strict=True))

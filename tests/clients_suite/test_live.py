@@ -1,4 +1,4 @@
-"""The interactive client, as its user meets it: at a terminal."""
+"""The interactive client at a terminal."""
 
 from __future__ import annotations
 

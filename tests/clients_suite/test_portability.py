@@ -18,7 +18,7 @@ OURS = {path.stem for path in CLIENTS.iterdir()}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """The top-level packages that a file imports."""
+    """Return the top-level packages that a file imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name.partition(".")[0] for name in node.names)
@@ -35,7 +35,7 @@ def test_syntax_and_imports(path: Path) -> None:
 
 
 def test_the_library_stands_alone() -> None:
-    # It is there to be copied: it must not lean on the clients beside it.
+    # The library can be copied, so it must not import the clients.
     found = {name for path in (CLIENTS / "yapclient").glob("*.py") for name in imported(ast.parse(path.read_text()))}
     assert found - set(sys.stdlib_module_names) == {"yapclient", "websockets", "orjson", "httpx"}
 

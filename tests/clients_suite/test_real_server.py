@@ -1,4 +1,4 @@
-"""Every client against the real server with the demo model, its tool decision concurrent and sequential."""
+"""Every client against the real server with the demo model, with a concurrent and with a sequential tool decision."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.clients_suite.terminal_user import at_terminal
 
 pytestmark = pytest.mark.engine
 
-LIMIT_S = 240  # the demo model makes about 15 tokens a second on two cores
+LIMIT_S = 240  # the demo model generates about 15 tokens per second on two cores
 
 
 class DemoServer(Protocol):
-    """What the server fixtures give."""
+    """The common type of the server fixtures."""
 
     ws_url: str
     origin: str
@@ -29,16 +29,16 @@ class DemoServer(Protocol):
 
 
 async def run(server: DemoServer, name: str, *arguments: str, typed: str = "") -> Outcome:
-    """A client against the server, given by its origin alone."""
+    """Run a client against the server, given by its origin."""
     key = {"TEXT_API_KEY": server.api_key}
     return await run_client(name, "--server", server.origin, *arguments, variables=key, typed=typed, limit_s=LIMIT_S)
 
 
 class EveryClient:
-    """What each client is to do, whichever server it is."""
+    """Checks of each client, for any server."""
 
     async def test_scripted_clients(self, server: DemoServer, tmp_path: Path) -> None:
-        # All at once: the engine makes more tokens a second together than one after the other.
+        # All at once: the engine generates more tokens per second for concurrent requests.
         result, picture = tmp_path / "result.json", tmp_path / "result.png"
         files = ("--json", str(result), "--plot", str(picture))
         runs = (
@@ -62,7 +62,7 @@ class EveryClient:
         assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
     def check_warmup(self, lines: list[str]) -> None:
-        """Two passes of three lines each, the second from the cache."""
+        """Two passes of three lines each, the second one from the cache."""
         for ack, measured, final in (lines[:3], lines[3:]):
             metrics = json.loads(measured)
             assert ack.startswith("ACK ok session_id=cli-")
@@ -72,7 +72,7 @@ class EveryClient:
         assert json.loads(lines[4])["usage"]["cached_tokens"] > 0
 
     def check_bench(self, summary: dict[str, Any]) -> None:
-        """Every turn answered and every time measured."""
+        """Every turn is answered and every time is measured."""
         assert summary["turns"]["ok"] == 4
         assert (summary["tokens_are"], summary["errors"], summary["refusals"]) == ("tokens", {}, {})
         assert {"first_token_ms", "first_sentence_ms", "tool_ms", "total_ms", "gap_ms"} <= summary["times"].keys()
@@ -101,7 +101,7 @@ class EveryClient:
 
 
 class TestConcurrent(EveryClient):
-    """The reply begins beside the tool decision."""
+    """The reply starts with the tool decision."""
 
     @pytest.fixture
     def server(self, demo_server: DemoServer) -> DemoServer:
@@ -118,13 +118,13 @@ class TestSequential(EveryClient):
 
 @pytest.fixture
 async def crowd(demo_server: DemoServer) -> AsyncIterator[list[Connection]]:
-    """As many connections as the server has places for."""
+    """Open as many connections as the server has slots."""
     async with AsyncExitStack() as stack:
         inside: list[Connection] = []
         while True:
             try:
                 inside.append(await open_connection(demo_server.ws_url, demo_server.api_key))
-            except ConnectionRefused:  # the test tells by which code
+            except ConnectionRefused:  # the test checks the code
                 break
             stack.push_async_callback(inside[-1].close)
         yield inside

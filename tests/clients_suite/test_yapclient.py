@@ -1,4 +1,4 @@
-"""The client library: addresses, frames, times, turns, and the way back after a broken line."""
+"""The client library: addresses, frames, times, turns, and reconnects."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_barge_in_and_cancel(serve: Serve, bare: bool) -> None:
                 await second.cancel()
         assert second.cancelled
         assert server.starts()[1]["heard"] == len("Hello")
-        await yap.cancel()  # with nothing running: its `done` is not the next turn's
+        await yap.cancel()  # without a running turn; its `done` does not belong to the next turn
         third = await yap.turn("And now").finish()
         assert (third.cancelled, third.text) == (False, REPLY)
 

@@ -1,4 +1,4 @@
-"""What every engine holds to, the test double and the real one alike."""
+"""The contract of every engine, checked on the fake and on the real one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _text(deltas: list[Delta]) -> str:
 
 
 async def _until(engine: OwnedEngine, requests: int) -> None:
-    """Until the engine has this many requests; stats have no event to wait for."""
+    """Wait until the engine has this many requests; statistics have no event."""
     async with asyncio.timeout(5):
         while engine.stats()["running"] + engine.stats()["waiting"] != requests:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -102,7 +102,7 @@ async def test_an_end_token_stops_and_is_not_told(engine: OwnedEngine) -> None:
         deltas = await _deltas(engine, _request(engine, max_tokens=LONG))
         engine.reply = told
     else:
-        # Noise never ends of itself, so it is pushed to.
+        # Random text does not end by itself, so a bias makes it end.
         end = engine.tokenizer.eos_token_id
         deltas = await _deltas(engine, _request(engine, logit_bias={end: 100.0}, sampling=Sampling(temperature=0.2)))
         assert _ids(deltas) == []
@@ -121,7 +121,7 @@ async def test_closing_the_stream_frees_the_engine(engine: OwnedEngine) -> None:
 
 
 async def test_cancelling_the_reader_frees_the_engine_for_others(engine: OwnedEngine) -> None:
-    """Two sequences at most run at once: a third gets its turn only where the cancelled ones are gone from the core."""
+    """At most two sequences run at once: the third one starts only after the core has dropped the cancelled ones."""
     readers = [asyncio.create_task(_deltas(engine, _request(engine, str(n), max_tokens=1900))) for n in range(2)]
     await _until(engine, 2)
     for reader in readers:
@@ -180,7 +180,7 @@ async def test_logprobs_come_with_every_token_when_asked_for(engine: OwnedEngine
     ids = _ids(deltas)
     assert len(steps) == len(ids) == 6
     for token, step in zip(ids, steps, strict=True):
-        assert step[token] == max(step.values()) <= 0.0  # greedy: the drawn token is the most likely one
+        assert step[token] == max(step.values()) <= 0.0  # greedy: the sampled token is the most likely one
 
 
 async def test_a_forbidden_token_is_not_drawn(engine: OwnedEngine) -> None:
@@ -224,7 +224,7 @@ async def test_stats_name_what_every_engine_knows(engine: OwnedEngine) -> None:
 
 
 async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineService, engine: OwnedEngine) -> None:
-    """The last one of this module: it kills the engine."""
+    """Last test of this module: it kills the engine."""
     reader = asyncio.create_task(_deltas(engine, _request(engine, max_tokens=1900)))
     await _until(engine, 1)
     if isinstance(engine, FakeEngine):

@@ -1,4 +1,4 @@
-"""Whole conversations with the demo model: what is said, what is decided, what is remembered, what is counted."""
+"""Whole conversations with the demo model: text, tool decision, history and usage."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.wsclient import PROMPT, Answer, Client, client
 
 pytestmark = pytest.mark.engine
 
-# Long enough that the cache's blocks (32 tokens) do not blur a share of it.
+# Long enough that the size of a cache block (32 tokens) hardly changes a ratio.
 LONG_PROMPT = PROMPT + " " + " ".join(f"Ada's lamp number {n} shines over bay number {n + 3}." for n in range(20))
 MAX_OUT = 150
 QUESTIONS = ("Hello, who are you?", "I like pizza.", "What can you see from your tower?", "Good night, Ada.")
 
 
 def _is_whole(turn: Answer, number: int) -> None:
-    """The frames of one turn, in order, and an account of it that adds up."""
+    """Check the frames of one turn, their order and the sums in `usage`."""
     assert turn.kinds[-3:] == ["token", "final", "done"]
     assert {frame["turn"] for frame in turn.frames} == {number}
     assert turn.text == turn["final"]["normalized_text"] != ""
@@ -49,7 +49,7 @@ async def test_a_turn(demo_server: YapServer) -> None:
 
 
 async def _looks_at_the_screen(yap: Client) -> None:
-    """A yes, the reply to it, and what was seen as a turn of its own."""
+    """Check a yes, its reply, and the followup as a turn of its own."""
     no = await yap.say("I like pizza.")
     assert no["toolcall"]["status"] == "no"
     yes = await yap.say("Can you see what is on my screen?")
@@ -80,7 +80,7 @@ async def test_a_look_at_the_screen_decided_first(demo_server_sequential: YapSer
 
 @pytest.mark.parametrize("sends_all", [False, True], ids=["record", "history_text"])
 async def test_what_was_said_is_computed_once(demo_server: YapServer, sends_all: bool) -> None:
-    """The server's own record, and a client that sends its whole history every time."""
+    """Holds for the server's own history and for a client that sends its whole history every time."""
     said, history = 0, ""
     async with client(demo_server.ws_url, demo_server.api_key) as yap:
         for number, question in enumerate(QUESTIONS, 1):
@@ -129,7 +129,7 @@ async def test_a_stored_persona_and_a_change_of_it(demo_server: YapServer) -> No
         theo = await yap.until("done")
         _is_whole(theo, 2)
         assert (theo["ack"]["gender"], theo["ack"]["personality"]) == ("male", "calm")
-        # The history stayed: it is there beside another persona of about the same length.
+        # The history stayed: the prompt has it beside a persona of about the same length.
         assert theo.usage["prompt_tokens"] > mia.usage["prompt_tokens"] + 0.5 * mia.usage["completion_tokens"]
 
 
@@ -155,7 +155,7 @@ async def test_sampling_is_checked_and_taken(demo_server: YapServer) -> None:
         ):
             await yap.start("Hi", sampling=sampling)
             assert (await yap.receive())["error_code"] == code
-        # As cold as it goes, twice: the same words. No penalty has a say in it.
+        # Lowest temperature and no penalty, twice: the same words.
         cold = {"temperature": "0.2", "top_k": 10, "top_p": 0.6, "min_p": 0.2, "repeat_penalty": 1}
         first, second = [await yap.say("What is two and two?", sampling=cold, session_id=f"cold-{n}") for n in range(2)]
         assert first.text[:20] == second.text[:20]

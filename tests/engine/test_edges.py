@@ -1,4 +1,4 @@
-"""The edge of a real server: who comes in, what it survives, what it writes down."""
+"""The edge of a real server: admission, hostile clients and the log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 
 
 async def _until(condition: Callable[[], bool], deadline_s: float = 5.0) -> float:
-    """Seconds until this holds; it is asked in a thread."""
+    """Measure the seconds until a condition holds; the condition is evaluated in a thread."""
     began = time.monotonic()
     while not await asyncio.to_thread(condition):
         assert time.monotonic() - began < deadline_s
@@ -59,7 +59,7 @@ async def test_bad_frames_are_answered_and_the_connection_lives(tiny_server: Yap
         just = {"type": "ping", "request_id": "x" * (MIB - 40)}
         await yap.line.send(json.dumps(just))
         assert (await yap.receive())["type"] == "pong"
-        # What is said in two frames is one message.
+        # A message in two fragments is one message.
         await yap.line.send(iter(['{"type":', '"ping"}']))
         assert (await yap.receive())["type"] == "pong"
 
@@ -68,12 +68,12 @@ async def test_bad_frames_are_answered_and_the_connection_lives(tiny_server: Yap
     ("message", "code"), [(b'{"type": "ping\xff"}', 1007), ("x" * (4 * MIB + 1), 1009)], ids=["not UTF-8", "4 MiB"]
 )
 async def test_frames_that_end_the_connection(tiny_server: YapServer, message: str | bytes, code: int) -> None:
-    """Text that is no UTF-8, which the WebSocket standard does not let live, and more than is ever looked at."""
+    """Text that is not UTF-8 (RFC 6455 requires a close), and a frame above the limit."""
     async with client(tiny_server.ws_url, tiny_server.api_key) as other:
         async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
             try:
                 await yap.line.send(message, text=True)
-                assert await yap.closed(10) in (code, 1006)  # Autobahn drops the line without a word
+                assert await yap.closed(10) in (code, 1006)  # Autobahn closes the connection without a close frame
             except ConnectionClosed as closed:
                 refused = closed.rcvd is None or closed.rcvd.code == code
                 assert refused, closed  # noqa: PT017 - it may also end without a close frame
@@ -116,7 +116,7 @@ async def test_keys_come_in_four_ways_and_are_never_written_down(tiny_server: Ya
     async with client(tiny_server.ws_url, made) as yap:
         assert (await yap.say("Hello")).usage["completion_tokens"] == 5
 
-    # Revoked by a command, in another process: who is connected with it is told, and nobody else comes in.
+    # Revoked by a command in another process: open connections get an error, and new ones are refused.
     async with client(tiny_server.ws_url, revoked) as yap:
         await yap.start("Hello")
         prefix = revoked.split("_")[1]
@@ -133,11 +133,11 @@ async def test_keys_come_in_four_ways_and_are_never_written_down(tiny_server: Ya
         assert secret not in log
 
 
-# -- places --------------------------------------------------------------------------------------------------------
+# -- connection slots-----------------------------------------------------------------------------------------------
 
 
 async def test_a_storm_of_connections(tiny_server: YapServer) -> None:
-    """Far more than there are places: those over it are told why, and all places come back."""
+    """Far more connections than slots: the surplus is refused with a reason, and all slots become free again."""
     places, storm = tiny_server.status()["connections"]["max"], 40
 
     async def come(end: asyncio.Event) -> dict[str, object] | None:
@@ -185,7 +185,7 @@ async def test_a_place_that_comes_free_is_given_to_who_waits(tiny_server: YapSer
 
 
 class DeafClient:
-    """Speaks WebSocket by hand and never reads: all buffers between it and the server fill."""
+    """A hand-written WebSocket client that never reads, so that all buffers between it and the server fill."""
 
     def __init__(self, server: YapServer) -> None:
         self._socket = socket.socket()
@@ -200,12 +200,16 @@ class DeafClient:
         assert self._socket.recv(12) == b"HTTP/1.1 101"
 
     def shout(self, text: str) -> None:
-        """One text frame. Raises ``OSError`` where the server has hung up."""
+        """Send one text frame.
+
+        Raises:
+            OSError: the server has closed the connection.
+        """
         data = text.encode()
         self._socket.sendall(b"\x81\xfe" + struct.pack("!H", len(data)) + b"\0\0\0\0" + data)
 
     def shout_until_cut_off(self, text: str, limit: int) -> int:
-        """How many bytes it took."""
+        """Send until the server closes; returns the number of bytes."""
         sent = 0
         try:
             while sent < limit:
@@ -216,7 +220,7 @@ class DeafClient:
         raise AssertionError(f"still not cut off after {sent} bytes")
 
     def unsent_bytes(self) -> int:
-        """What the kernel holds on the server's side of this connection."""
+        """Return the bytes in the kernel's send queue on the server's side."""
         mine, theirs = (f"{name[1]:04X}" for name in (self._socket.getsockname(), self._socket.getpeername()))
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, _, queues, *_ = line.split()
@@ -225,7 +229,7 @@ class DeafClient:
         raise AssertionError("the server has hung up")
 
     def shout_until_the_kernel_is_full(self, text: str) -> None:
-        """Until answers to the last three of these no longer reach the kernel, but wait in the server."""
+        """Send until answers no longer reach the kernel and wait in the server."""
         waiting = 0
         while waiting < 3:
             before, until = self.unsent_bytes(), time.monotonic() + 1
@@ -239,7 +243,7 @@ class DeafClient:
 
 
 async def test_a_client_that_never_reads_is_cut_off(tiny_server: YapServer) -> None:
-    """It asks for answers and takes none. The server's memory stays as it is, and others notice nothing."""
+    """The client reads no answer. The server's memory stays constant and other clients are unaffected."""
     async with client(tiny_server.ws_url, tiny_server.api_key) as other:
         await other.say("Hello")
         before = tiny_server.resident_bytes()
@@ -264,7 +268,7 @@ async def test_a_client_that_stops_reading_is_given_ten_seconds(tiny_server: Yap
     try:
         ping = json.dumps({"type": "ping", "request_id": "x" * 60_000})
         before = tiny_server.log.read_text().count("was cut off")
-        # More than the kernel takes, less than is cut off at once.
+        # More than the kernel takes, less than the limit for an immediate close.
         await asyncio.to_thread(deaf.shout_until_the_kernel_is_full, ping)
         waited = await _until(lambda: tiny_server.log.read_text().count("was cut off") > before, 15)
         print(f"cut off after {waited:.1f} s")

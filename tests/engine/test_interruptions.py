@@ -1,4 +1,4 @@
-"""Turns that do not run to their end, and what else may come while one runs."""
+"""Turns that do not run to their end, and messages that arrive during a turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _cancelled(frame: Frame, turn: int) -> bool:
 
 
 async def _engines_idle(server: YapServer, deadline_s: float = 1.0) -> float:
-    """Seconds until no engine has a request."""
+    """Measure the seconds until no engine has a request."""
     began = time.monotonic()
     while True:
         status = await asyncio.to_thread(server.status)
@@ -59,7 +59,7 @@ async def test_barge_in_keeps_what_was_delivered(tiny_server: YapServer) -> None
         sent = sum(part.text != "" for part in heard) + sum(frame["type"] == "token" for frame in cut.frames)
         next_turn = await yap.until("done")
         assert next_turn["ack"]["turn"] == 2
-        # What was said before the interruption is in the record, what was never sent is not.
+        # The history has the text sent before the interruption, and no unsent text.
         first_prompt = 40
         assert sent / 2 < next_turn.usage["prompt_tokens"] - first_prompt < sent * 2 + 60
     await _engines_idle(tiny_server)
@@ -71,7 +71,7 @@ async def test_cancel_before_the_first_token(tiny_server: YapServer) -> None:
             await yap.start("Hello")
             await yap.send("cancel")
             cut = await yap.until("done")
-            # The tiny model is quick: text may have left before the cancel came, a whole reply has not.
+            # The tiny model is fast: some text may leave before the cancel arrives, a whole reply may not.
             assert (cut.kinds[0], cut.kinds[-1]) == ("ack", "done")
             assert "final" not in cut.kinds
             assert _cancelled(cut["done"], turn)
@@ -117,7 +117,7 @@ async def test_heard_cuts_the_record(tiny_server: YapServer) -> None:
         first = await yap.say("Tell me a story.")
         whole = first.usage["prompt_tokens"] + first.usage["completion_tokens"]
         second = await yap.say("Go on.", heard=12)
-        # At most one token for each of the twelve characters, and what this turn adds.
+        # At most one token per character of the twelve, plus the tokens of this turn.
         assert first.usage["prompt_tokens"] < second.usage["prompt_tokens"] < first.usage["prompt_tokens"] + 12 + 40
         assert second.usage["prompt_tokens"] < whole
         await yap.send("cancel", heard=0)
@@ -127,7 +127,7 @@ async def test_heard_cuts_the_record(tiny_server: YapServer) -> None:
 
 
 async def test_a_turn_does_not_hold_up_the_connection(tiny_server: YapServer) -> None:
-    """Pings, bad input and warm-ups are answered while a turn runs, and the turn is none the worse."""
+    """Pings, bad input and warm-ups are answered during a turn, and the turn is unaffected."""
     async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
         await yap.start("Tell me a story.")
         await _first_token(yap)
@@ -160,7 +160,7 @@ async def test_end_in_the_middle(tiny_server: YapServer, words: str) -> None:
 
 
 async def test_a_client_that_vanishes(tiny_server: YapServer) -> None:
-    """Mid-turn, without a close frame: its place and its engine requests are free within a second."""
+    """During a turn and without a close frame: slot and engine requests are free within a second."""
     async with client(tiny_server.ws_url, tiny_server.api_key) as yap:
         await yap.start("Tell me a story.")
         await _first_token(yap)
@@ -193,5 +193,5 @@ async def test_two_connections_with_one_session_id(tiny_server: YapServer) -> No
         assert await other.receive() == {"type": "done", "cancelled": True}
         rest = await one.until("done")
         assert rest.usage["finish_reason"] in ("length", "stop")
-        # Nothing that the other said is in this one's record.
+        # This session's history has nothing of the other session.
         assert rest.usage["prompt_tokens"] < 2 * turns[0].usage["prompt_tokens"] + turns[0].usage["completion_tokens"]

@@ -1,4 +1,6 @@
-"""Banned phrases on the real engine with a real model: no leak, no collateral, and what a rewind goes on from."""
+"""Banned phrases on the real engine with a real model: no leak, no change to other text, and retries from the prefix
+cache.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ async def _nothing_used(_prefix: str, _now: float) -> int:
 
 
 def serving_with(service: EngineService, sampling: SamplingRules) -> ServingContext:
-    """Sessions on the real engine, one persona for each list."""
+    """Create sessions on the real engine, with one persona per list."""
     chat = ChatFormat(service.chat.tokenizer)
     resolver = PersonaResolver(chat, None, PromptLimits(), PhraseStore(chat))
     catalogue = Catalogue({slug(n): persona(n, phrases) for n, phrases in enumerate(LISTS)}, version=1)
@@ -104,7 +106,7 @@ async def service() -> AsyncIterator[EngineService]:
 
 @dataclass
 class Watched:
-    """An engine, and what was asked of it."""
+    """An engine that records its requests."""
 
     engine: Engine
     requests: list[GenerationRequest] = field(default_factory=list)
@@ -137,7 +139,7 @@ def compiled_phrases(engine: Engine, phrases: Sequence[str]) -> CompiledPhrases:
 async def said(
     engine: Engine, prompt: Sequence[int], phrases: Sequence[str], max_tokens: int, sampling: Sampling = GREEDY
 ) -> Reply:
-    """One reply, read to its end."""
+    """Read one reply to its end."""
     made = compiled_phrases(engine, phrases)
     name = f"phrases-{next(_numbers)}"
     plan = ReplyPlan(prompt, sampling, max_tokens, made.automaton, made.logit_bias, name, made.spelling)
@@ -153,7 +155,7 @@ def ids_of(reply: Reply, engine: Engine) -> list[int]:
 
 
 async def generated(engine: Engine, prompt: Sequence[int], steps: int, forbidden: Iterable[int] = ()) -> list[int]:
-    """What the engine itself gives, ``forbidden`` being forbidden for all steps."""
+    """Return the engine's own output, with `forbidden` tokens forbidden in every step."""
     bias = dict.fromkeys(forbidden, -100.0)
     request = GenerationRequest(f"phrases-{next(_numbers)}", prompt, steps, GREEDY, logit_bias=bias)
     async with aclosing(engine.generate(request)) as deltas:
@@ -169,7 +171,7 @@ def leaks(text: str, phrases: Sequence[str]) -> list[str]:
 
 
 def recorded(line: Line, engine: Engine) -> list[str]:
-    """The replies as they stand in the next turn's prompt."""
+    """Return the replies as the next turn's prompt contains them."""
     conversation, character = line.session._conversation, line.session._character
     assert conversation is not None
     assert character is not None
@@ -178,7 +180,7 @@ def recorded(line: Line, engine: Engine) -> list[str]:
 
 
 async def test_what_it_always_says_is_never_seen(service: EngineService) -> None:
-    """Every list alone and all together: the frames, ``final`` and what the next turn's prompt holds of the reply."""
+    """Every list alone and all together: the frames, `final`, and the reply in the next turn's prompt."""
     serving = serving_with(service, RULES)
     turns: list[dict[str, object]] = []
 
@@ -210,17 +212,17 @@ async def test_what_it_always_says_is_never_seen(service: EngineService) -> None
     by_list = [sum(int(str(turn["suppressed"])) for turn in turns if turn["list"] == n) for n in range(len(LISTS))]
     print(f"\n{len(turns)} turns, ended by {dict(reasons)}, taken back for each list {by_list}")
     assert len(turns) == len(LISTS) * len(QUESTIONS)
-    assert sum(by_list) >= len(turns)  # they were tempted
+    assert sum(by_list) >= len(turns)  # partial matches occurred
     assert by_list[-1] >= len(QUESTIONS)
     empty = [turn for turn in turns if not str(turn["text"]).strip()]
     assert not empty
 
 
-# -- no collateral ---------------------------------------------------------------------------------
+# -- no change to other text------------------------------------------------------------------------
 
 
 def tempting(text: str) -> list[str]:
-    """Phrases that this text begins again and again and never completes, and its own words in another order."""
+    """Create phrases that this text begins often and never completes, and phrases with its words reordered."""
     words = re.findall(r"\S+", text)
     followed = {f"{one} {two} zebra" for one, two in pairwise(words)}
     ends = {f"{word}q" for word in words if len(word) > 2} | {f" {word[:-1]}zz" for word in words if len(word) > 3}
@@ -239,14 +241,14 @@ async def test_a_reply_that_holds_no_phrase_is_the_same_token_for_token(service:
     assert ids_of(listed, engine) == ids_of(plain, engine) != []
     assert listed.shown() == plain.shown()
     assert (listed.engine_requests, listed.suppressed) == (1, 0)
-    assert listed.held_deltas > 5  # tempted
+    assert listed.held_deltas > 5  # partial matches occurred
 
 
-# -- going back ------------------------------------------------------------------------------------
+# -- retries ---------------------------------------------------------------------------------------
 
 
 def begins(engine: Engine, ids: Sequence[int], phrase: str) -> int | None:
-    """The token that the first occurrence of a phrase begins in, or None."""
+    """Return the index of the token in which the first occurrence of a phrase begins, or None."""
     text = str(engine.tokenizer.decode(list(ids)))
     at = text.casefold().find(phrase.casefold())
     if at < 0:
@@ -255,8 +257,12 @@ def begins(engine: Engine, ids: Sequence[int], phrase: str) -> int | None:
 
 
 async def avoiding(engine: Engine, prompt: Sequence[int], phrase: str, steps: int) -> tuple[list[int], int]:
-    """The promise, kept slowly: whenever the phrase stands in a whole reply, its first token is forbidden there, and
-    the reply is made anew from there. (ids, how often)"""
+    """Reference implementation, slow: if the phrase is in a whole reply, forbid its first token there and generate
+    the rest again.
+
+    Returns:
+        (token ids, number of retries).
+    """
     kept: list[int] = []
     forbidden: dict[int, set[int]] = {}
     for times in count():
@@ -274,7 +280,7 @@ async def avoiding(engine: Engine, prompt: Sequence[int], phrase: str, steps: in
 
 
 def a_phrase_of(engine: Engine, ids: Sequence[int]) -> str:
-    """Two words from the middle of a reply, each a token."""
+    """Return two words from the middle of a reply, each one token."""
     for at in range(6, len(ids) - 6):
         phrase = str(engine.tokenizer.decode(list(ids[at : at + 2])))
         if re.fullmatch(r" \w+ \w+", phrase):
@@ -288,7 +294,7 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
 ) -> None:
     steps = 40
     engine = Watched(service.chat)
-    # Long enough that whole blocks of it are cached.
+    # Long enough for whole cached blocks.
     prompt = prompt_ids(service.chat, question, " ".join([CHARACTERS[0], *CHARACTERS * 3]))
     plain = await generated(service.chat, prompt, steps)
     phrase = a_phrase_of(service.chat, plain)
@@ -300,7 +306,7 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
     assert ids_of(reply, service.chat) == expected
     assert reply.shown() == service.chat.tokenizer.decode(expected)
     assert reply.suppressed == times
-    # What it kept counts, what it took back does not.
+    # Kept tokens count, removed tokens do not.
     assert reply.completion_tokens == len(expected)
     assert engine.requests[0].max_tokens == steps
     for number, (request, cached) in enumerate(zip(engine.requests, engine.cached, strict=True)):

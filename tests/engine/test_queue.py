@@ -1,4 +1,4 @@
-"""Who waits for whom in a real engine."""
+"""Scheduling in a real engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 
 
 async def test_a_warm_turn_does_not_wait_for_long_new_prompts() -> None:
-    """Eight long prompts are there first; the turn that is cached but for its last words overtakes most of them."""
+    """Eight long prompts are queued first; a turn that is cached except for its last words overtakes most of them."""
     service = vllm_service([EngineSpec(EngineRole.CHAT, str(TINY), 2048, max_num_seqs=OTHERS + 2)], str(CHECKOUT))
     began: list[str] = []
     try:
@@ -40,7 +40,7 @@ async def test_a_warm_turn_does_not_wait_for_long_new_prompts() -> None:
             asyncio.create_task(first_token(f"new {one}", [500 + (one + 7 * n) % 400 for n in range(LONG)]))
             for one in range(OTHERS)
         ]
-        await asyncio.sleep(0)  # they ask first
+        await asyncio.sleep(0)  # the long prompts are queued first
         await asyncio.gather(first_token("warm", [*said, 5, 6, 7]), *crowd)
     finally:
         await service.aclose()

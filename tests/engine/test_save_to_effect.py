@@ -1,4 +1,4 @@
-"""From an operator's Save to its effect on a live connection."""
+"""From *Save* in the admin to its effect on a live connection."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ async def test_a_disabled_persona_is_unknown(tiny_server: YapServer, someone: Op
     async with client(tiny_server.ws_url, await asyncio.to_thread(_free_key, tiny_server)) as yap:
 
         async def known() -> bool:
-            """Asks for the persona; a turn that begins is cancelled."""
+            """Request the persona; a turn that starts is cancelled."""
             await yap.send("start", session_id="s", persona="mia", user_utterance="Hi")
             frame = await yap.receive()
-            while frame["type"] not in ("ack", "error"):  # what is left of the turn before
+            while frame["type"] not in ("ack", "error"):  # rest of the previous turn
                 frame = await yap.receive()
             return bool(frame["type"] == "ack")
 
@@ -78,5 +78,5 @@ async def test_a_disabled_persona_is_unknown(tiny_server: YapServer, someone: Op
 
 
 def _free_key(server: YapServer) -> str:
-    """A key without a limit on messages."""
+    """Create a key without a message limit."""
     return server.manage("createkey", "unlimited", "--max-messages", "0")

@@ -1,4 +1,4 @@
-"""The life of engines: built off the loop, warmed, watched, replaced, ended; and no process outlives its server."""
+"""Life of the engines: built off the loop, warmed, watched, replaced, shut down; and no process outlives its server."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process
 
 
 class Factory:
-    """Builds fakes and remembers them; ``hold`` keeps builders waiting, ``errors`` are raised, one per build
-    (None: that one succeeds)."""
+    """Builds fakes and records them. `hold` blocks builders; `errors` are raised, one per build (None: that build
+    succeeds).
+    """
 
     def __init__(self) -> None:
         self.made: list[FakeEngine] = []
@@ -75,7 +76,7 @@ async def service(factory: Factory) -> AsyncIterator[EngineService]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
-    """Seconds until this holds."""
+    """Measure the seconds until a condition holds."""
     begin = time.monotonic()
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
@@ -229,7 +230,7 @@ async def test_two_dead_engines_are_rebuilt_one_at_a_time(service: EngineService
 
 
 class Processes(ProcessSupervisor):
-    """Owns nothing; ``killed`` is set by the first kill."""
+    """A supervisor without processes; the first kill sets `killed`."""
 
     def __init__(self, killed: threading.Event) -> None:
         super().__init__(".")
@@ -413,7 +414,7 @@ def _runs(pid: int) -> bool:
 # -- the real engine -----------------------------------------------------------------------------------------------
 
 
-# vLLM leaves sockets and files of a dead engine to the garbage collector, which says so; that is not ours to mend.
+# vLLM leaves sockets and files of a dead engine to the garbage collector, which warns about them.
 foreign_leaks = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -481,7 +482,7 @@ def _real_server(folder: Path) -> subprocess.Popen[str]:
 
 
 def _ready_line(process: subprocess.Popen[str]) -> str:
-    """Whatever else is printed before."""
+    """Read output until the ready line."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("ready"):

@@ -1,4 +1,4 @@
-"""Two servers on one PostgreSQL and one Redis: what an operator changes at one holds at the other."""
+"""Two servers on one PostgreSQL and one Redis: a change at one takes effect at the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 
 
 def _key(server: YapServer) -> tuple[int, str]:
-    """Its row and the key itself."""
+    """Create a key; returns its row and the key."""
     full = server.manage("createkey", "customer")
     row = server.manage(
         "shell", "-v", "0", "-c",
@@ -27,7 +27,7 @@ def _key(server: YapServer) -> tuple[int, str]:
 
 
 async def _revoked_after(someone: Operator, other: YapServer) -> float:
-    """Seconds from an operator's click at one server until the other has closed the connection."""
+    """Measure the seconds from a click at one server until the other has closed the connection."""
     row, full = await asyncio.to_thread(_key, other)
     async with client(other.ws_url, full) as yap:
         assert (await yap.ask("ping"))["type"] == "pong"
@@ -52,7 +52,7 @@ async def test_a_revoke_in_one_closes_the_connections_of_the_other(
         server.start()
     with operator(here) as someone:
         assert await _revoked_after(someone, there) < 1.0
-        # Redis goes: what is changed meanwhile is looked up, not lost.
+        # Redis stops: the database poll finds changes meanwhile.
         row, full = _key(here)
         async with client(there.ws_url, full) as yap:
             own_redis.stop()
@@ -62,4 +62,4 @@ async def test_a_revoke_in_one_closes_the_connections_of_the_other(
         own_redis.start()
         took = await _revoked_after(someone, there)
         print(f"revoked by another process {took * 1000:.0f} ms after the click, Redis back")
-        assert took < 2.5  # the listener comes back within a second or two
+        assert took < 2.5  # the listener reconnects within two seconds

@@ -1,4 +1,4 @@
-"""What a server that is killed leaves of its usage."""
+"""Usage rows after a server was killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_a_killed_server_loses_at_most_two_seconds_of_usage(start_server: 
     server = start_server(DEPLOY_MODELS="chat").start()
     async with client(server.ws_url, server.api_key) as yap:
         turns = [await yap.say("Hello") for _ in range(2)]
-        await asyncio.sleep(2)  # the promise itself
+        await asyncio.sleep(2)  # the documented bound
         server.signal(signal.SIGKILL)
         await yap.closed()
     server.all_gone(20)

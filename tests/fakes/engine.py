@@ -1,5 +1,4 @@
-"""The test double of an engine, and a tiny tokenizer that round-trips any text. Held to
-tests/engine/test_contract.py."""
+"""The fake engine and a tiny tokenizer that round-trips any text. tests/engine/test_contract.py checks both."""
 
 from __future__ import annotations
 
@@ -53,13 +52,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class FakeEngine:
-    """An engine that says what a test tells it to.
+    """An engine with scripted output.
 
-    ``reply`` is the answer to every request: a text, a list of token ids, or a function of the request that gives
-    either. ``step`` is the pace: None (at once, yielding to the loop between tokens) or an ``asyncio.Semaphore`` that
-    is acquired before each token, so that a test hands out tokens with ``step.release()``. ``first`` (an
-    ``asyncio.Event``) holds the first token back. ``requests`` and ``aborted`` (request ids) record what happened;
-    :meth:`die` kills it. A token whose bias is −100 or less is left out of the reply.
+    `reply` is the answer to every request: a text, a list of token ids, or a function of the request that returns
+    either. `step` is the pace: None (at once, yielding to the loop between tokens), or an `asyncio.Semaphore` that is
+    acquired before each token, so that a test releases tokens with `step.release()`. `first` (an `asyncio.Event`)
+    delays the first token. `requests` and `aborted` (request ids) record calls, and :meth:`die` simulates a crash. A
+    token whose bias is −100 or less is left out of the reply.
     """
 
     def __init__(
@@ -97,15 +96,15 @@ class FakeEngine:
         return not self._dead.is_set()
 
     def die(self) -> None:
-        """What a killed engine process looks like: streams in flight and later requests raise."""
+        """Simulate a killed engine process: running streams and later requests raise."""
         self._dead.set()
 
     async def bind(self) -> None:
-        """The loop-bound part of a start."""
+        """Do the loop-bound part of a start."""
         self.bound += 1
 
     def shutdown(self, timeout: float) -> None:
-        """End it; blocking for a real engine."""
+        """End the engine; a real engine blocks here."""
         self.stopped = True
         self._dead.set()
 
@@ -116,12 +115,12 @@ class FakeEngine:
         return {"running": len(self._running), "waiting": 0, "kv_usage": 0.0, "prefix_hit_rate": 0.0}
 
     async def wait_for_requests(self, count: int) -> None:
-        """Until ``count`` requests have come in all."""
+        """Wait until `count` requests have arrived in total."""
         async with self._activity:
             await self._activity.wait_for(lambda: len(self.requests) >= count)
 
     async def wait_idle(self) -> None:
-        """Until no request runs."""
+        """Wait until no request runs."""
         async with self._activity:
             await self._activity.wait_for(lambda: not self._running)
 
@@ -185,7 +184,7 @@ class FakeEngine:
             yield "", [], reason
 
     def _text(self, ids: list[int], start: int, end: int) -> str:
-        """The text that ``ids[start:end]`` adds; half a character is held back, as a detokenizer does."""
+        """Return the text that `ids[start:end]` adds; half a character is held back, as a detokenizer does."""
         before, after = (str(self.tokenizer.decode(ids[:at], skip_special_tokens=True)) for at in (start, end))
         return after.rstrip(_HALF)[len(before.rstrip(_HALF)) :]
 
@@ -206,7 +205,7 @@ class FakeEngine:
 
 
 def _half_character(tokenizer: PreTrainedTokenizerFast, prompt_ids: Sequence[int]) -> list[int]:
-    """The tokens of half a character at the prompt's end: what is generated may complete it."""
+    """Return the tokens of half a character at the prompt's end; generated tokens may complete it."""
     for count in range(4):
         if not str(tokenizer.decode(list(prompt_ids[: len(prompt_ids) - count])[-4:])).endswith(_HALF):
             return list(prompt_ids[len(prompt_ids) - count :])
@@ -214,7 +213,7 @@ def _half_character(tokenizer: PreTrainedTokenizerFast, prompt_ids: Sequence[int
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens of the common prefix that a block cache would give; never the whole prompt."""
+    """Count tokens of the common prefix that a block cache would provide; never the whole prompt."""
     same = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

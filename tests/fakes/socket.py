@@ -1,4 +1,4 @@
-"""The client's end of a WebSocket, spoken to an ASGI application in this process."""
+"""The client's end of a WebSocket, connected to an ASGI application in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Application = Callable[..., Any]
 
 
 class Socket:
-    """One connection. ``frames`` are dicts; ``accepted`` and ``closed`` the messages that did that."""
+    """One connection. `frames` are dicts; `accepted` and `closed` are the ASGI messages that accepted and closed it."""
 
     def __init__(
         self,
@@ -43,24 +43,24 @@ class Socket:
         self.task: asyncio.Task[None] | None = None
 
     async def connect(self) -> Socket:
-        """Begin; returns once it is accepted or over."""
+        """Connect; returns once the connection is accepted or over."""
         self._inbox.put_nowait({"type": "websocket.connect"})
         self.task = asyncio.create_task(self._application(self._scope, self._inbox.get, self._send))
         await self.until(lambda: self.accepted is not None or self.closed is not None)
         return self
 
     async def until(self, seen: Callable[[], bool]) -> None:
-        """As soon as it is so."""
+        """Wait until a condition on the frames holds."""
         async with asyncio.timeout(5), self._arrived:
             await self._arrived.wait_for(seen)
 
     async def until_type(self, kind: str) -> dict[str, Any]:
-        """The first frame of this type."""
+        """Wait for the first frame of this type."""
         await self.until(lambda: any(frame["type"] == kind for frame in self.frames))
         return next(frame for frame in self.frames if frame["type"] == kind)
 
     def say(self, message: dict[str, Any] | str | bytes) -> None:
-        """One frame from the client."""
+        """Send one frame as the client."""
         if isinstance(message, bytes):
             self._inbox.put_nowait({"type": "websocket.receive", "bytes": message})
         else:
@@ -68,12 +68,12 @@ class Socket:
             self._inbox.put_nowait({"type": "websocket.receive", "text": text})
 
     async def leave(self) -> None:
-        """The client is gone; returns when the application has ended."""
+        """Disconnect the client; returns when the application has ended."""
         self._inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
         await self.ended()
 
     async def ended(self) -> None:
-        """Until the application has ended, however that was."""
+        """Wait until the application has ended, with or without an error."""
         assert self.task is not None
         async with asyncio.timeout(5):
             await asyncio.wait({self.task})
@@ -99,7 +99,7 @@ class Socket:
 def chat_application(
     serving: ServingContext, admission: Admission, registry: SessionRegistry | None = None
 ) -> Application:
-    """The consumer as an ASGI application."""
+    """Return the consumer as an ASGI application."""
     application: Application = ChatConsumer.as_asgi(
         serving=serving, admission=admission, registry=SessionRegistry() if registry is None else registry
     )

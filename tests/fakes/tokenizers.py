@@ -1,4 +1,4 @@
-"""Tokenizers of the large families, made in memory: how they split, their control tokens, their chat templates."""
+"""Tokenizers of large model families, made in memory: splitting, control tokens and chat templates."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _byte_level(
 def _sentencepiece(
     specials: list[str], template: str, *, legacy: bool, prepend: bool = True
 ) -> PreTrainedTokenizerFast:
-    """BPE with ``▁`` for blanks and bytes to fall back on. ``legacy``: the blank is put first by the normalizer."""
+    """Create a BPE with `▁` for blanks and byte fallback. `legacy`: the normalizer puts the first blank."""
     alphabet = sorted({char for line in _LINES for char in line if char != " "} | {"▁"})
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -129,7 +129,7 @@ def _fast(tokenizer: Tokenizer, template: str, bos: str | None, eos: str) -> Pre
 
 @cache
 def family(name: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of one of :data:`FAMILIES`. Shared: do not change it."""
+    """Return the tokenizer of one of :data:`FAMILIES`. Shared: do not change it."""
     match name:
         case "chatml":
             return tiny_tokenizer()
