@@ -139,6 +139,13 @@ class UsageLedger:
         if turn.key_id is not None:
             self._last_used[turn.key_id] = now
 
+    def record_warm_up(self, used: TurnUsage) -> None:
+        """Count the prompt tokens of a warm-up. A warm-up is no turn."""
+        now = self._clock()
+        self._sum(now, used.key_prefix, used.persona).counts["prompt_tokens"] += used.prompt_tokens
+        if used.key_id is not None:
+            self._last_used[used.key_id] = now
+
     def record_error(self, key_prefix: str, code: str, persona: str = "") -> None:
         """Counts an error that belongs to no turn."""
         self._sum(self._clock(), key_prefix, persona).errors[code] += 1

@@ -1,4 +1,4 @@
-"""What is written down of a turn that has ended: a line in the log, an event in the ledger, tokens off the budget."""
+"""Accounting of an ended turn: one line in the log, one event in the usage ledger, tokens off the key's budget."""
 
 from __future__ import annotations
 
@@ -8,49 +8,63 @@ from typing import Literal
 from accounts.callers import Caller
 from accounts.usage import TurnUsage
 from inference.serving_context import ServingContext
-from inference.turn import Turn
+from inference.turn_result import EndReason, StopReason, TurnResult
 
 logger = logging.getLogger("yap.turn")
 
 
-def account(serving: ServingContext, caller: Caller, turn: Turn, *, name: str, persona: str, stopped_by: str) -> None:
-    """Once per turn. ``name`` is how the log calls the session, ``stopped_by`` why a cancelled turn was cancelled."""
-    usage, cancelled = turn.usage(), turn.ended_by == "cancelled"
-    tool: Literal["yes", "no"] | None = None if turn.tool is None else "yes" if turn.tool else "no"
+def account(context: ServingContext, caller: Caller, result: TurnResult, *, session_name: str) -> None:
+    """Record one ended turn. Call this once per turn.
+
+    Args:
+        context: the process's ledger, budget and metrics.
+        caller: the key that pays.
+        result: the ended turn.
+        session_name: the session as log lines name it.
+    """
+    usage, cancelled = result.usage, result.ended_by is EndReason.CANCELLED
+    tool: Literal["yes", "no"] | None = None if result.tool is None else "yes" if result.tool else "no"
     used = TurnUsage(
         key_id=caller.key_id,
         key_prefix=caller.prefix,
-        persona=persona,
-        prompt_tokens=usage["prompt_tokens"],
-        cached_tokens=usage["cached_tokens"],
-        completion_tokens=usage["completion_tokens"],
-        tool_prompt_tokens=usage["tool_prompt_tokens"],
-        tool_completion_tokens=usage["tool_completion_tokens"],
-        ttft_ms=turn.ttft_ms,
+        persona=result.persona_slug,
+        prompt_tokens=usage.prompt_tokens + usage.discarded_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        tool_prompt_tokens=usage.tool_prompt_tokens,
+        tool_completion_tokens=usage.tool_completion_tokens,
+        ttft_ms=usage.ttft_ms,
         tool=tool,
         cancelled=cancelled,
-        barge_in=cancelled and stopped_by == "barge-in",
-        error_code=turn.error_code,
-        suppressed=usage["suppressed"],
+        barge_in=result.stop_reason is StopReason.BARGE_IN,
+        error_code=result.error_code,
+        suppressed=usage.suppressed,
     )
-    serving.ledger.record(used)
-    serving.budget.charge(caller, used.total_tokens)
-    ended = stopped_by if cancelled else turn.error_code or turn.ended_by
-    serving.metrics.turn(turn, ended)
+    context.ledger.record(used)
+    context.budget.charge(caller, used.total_tokens)
+    ended = str(result.stop_reason if cancelled else result.error_code or result.ended_by)
+    context.metrics.turn(result, ended)
     logger.info(
         "turn %s turn=%d persona=%s tool=%s tool_ms=%s ttft_ms=%s total_ms=%s tokens=%d cached=%d out=%d "
         "suppressed=%d ended=%s%s",
-        name,
-        turn.plan.turn,
-        persona or "-",
+        session_name,
+        result.turn,
+        result.persona_slug or "-",
         tool or "-",
-        turn.tool_ms,
-        turn.ttft_ms,
-        usage["total_ms"],
-        usage["prompt_tokens"],
-        usage["cached_tokens"],
-        usage["completion_tokens"],
-        usage["suppressed"],
+        usage.tool_ms,
+        usage.ttft_ms,
+        usage.total_ms,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        usage.suppressed,
         ended,
-        f" user={turn.plan.utterance!r} reply={turn.delivered()!r}" if serving.policy.log_text else "",
+        f" user={result.utterance.text!r} reply={result.delivered!r}" if context.policy.log_text else "",
     )
+
+
+def account_warm_up(context: ServingContext, caller: Caller, persona_slug: str, prompt_tokens: int) -> None:
+    """Charge a warm-up: its prompt counts as usage and against the key's budget, without counting as a turn."""
+    used = TurnUsage(caller.key_id, caller.prefix, persona_slug, prompt_tokens=prompt_tokens)
+    context.ledger.record_warm_up(used)
+    context.budget.charge(caller, used.total_tokens)

@@ -25,7 +25,7 @@ from inference.prefix_cache import prime
 from inference.serving_context import ServingContext
 from inference.session import Session
 from inference.session_registry import SessionRegistry
-from personas.snapshot import Catalogue
+from personas.snapshot import Catalogue, PersonaSnapshot
 
 logger = logging.getLogger("yap.config")
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 GROUP = "yap.config"
 POLL_INTERVAL_S = 1.0
 KEEP_WARM_EVERY_S = 20.0
+WARM_PERSONAS_PER_KEY = 8
 WARM_BEFORE_S = 0.2  # an edited persona waits this long for its prefix, then it is used all the same
 
 
@@ -131,7 +132,7 @@ class ConfigWatcher:
             if caller is None:
                 revoked.append(session)
             elif caller is not session.caller and caller != session.caller:
-                session.govern(caller)
+                session.apply_caller(caller)
         # Side by side: a client that takes no frames shall not keep the others connected.
         await asyncio.gather(*(session.revoke() for session in revoked))
 
@@ -146,7 +147,7 @@ class ConfigWatcher:
         if self._serving.started and changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WARM_BEFORE_S):
-                    await self._warm([persona.chat_prompt for persona in changed])
+                    await self._warm(changed)
         resolver.phrases.install(compiled)
         logger.info(
             "catalogue version=%d personas=%d phrases=%d",
@@ -165,20 +166,42 @@ class ConfigWatcher:
     # -- warmth ------------------------------------------------------------------------------------
 
     async def _keep_warm(self) -> None:
-        """While nobody speaks, touch every persona's prefix: the cache drops what was used longest ago."""
+        """While no turn runs, compute the personas' prefixes again: the cache drops the prefixes used longest ago."""
         while True:
             if not self._registry.running:
-                await self._warm([p.chat_prompt for p in self._serving.resolver.catalogue.personas.values()])
+                await self._warm(list(self._serving.resolver.catalogue.personas.values()))
             await asyncio.sleep(KEEP_WARM_EVERY_S)
 
-    async def _warm(self, chat_prompts: list[str]) -> None:
+    async def _warm(self, personas: list[PersonaSnapshot]) -> None:
+        """Compute the prefixes of stored personas, once for each key that has a connection and may use them.
+
+        Keys do not share cached prefixes, so each key's are computed with its own cache salt.
+        """
         resolver, engines = self._serving.resolver, self._serving.engines
-        if resolver.chat is None:
+        if resolver.encoder.chat is None:
             return
-        for prompt in chat_prompts:
+        for salt, persona in self._salted(personas):
             try:
-                await prime(engines.engine(EngineRole.CHAT), resolver.prefix(prompt))
+                await prime(engines.engine(EngineRole.CHAT), resolver.stored_prefix(persona), salt)
             except EngineDead:
                 return
-            except ValueError as error:
-                logger.warning("a stored persona cannot be used: %s", error)
+            except Exception as error:  # one persona that cannot be used must not end the warming of the others
+                logger.warning("prefix of persona %s not computed: %s", persona.slug, error)
+
+    def _salted(self, personas: list[PersonaSnapshot]) -> list[tuple[str | None, PersonaSnapshot]]:
+        """Return (cache salt, persona) for each connected key: personas of running sessions first, at most
+        ``WARM_PERSONAS_PER_KEY`` for each key. With a shared cache each persona once."""
+        if self._serving.policy.share_prefixes:
+            return [(None, persona) for persona in personas]
+        by_salt: dict[str | None, dict[str, PersonaSnapshot]] = {}
+        by_slug = {persona.slug: persona for persona in personas}
+        for session in self._registry:
+            chosen = by_salt.setdefault(session.cache_salt, {})
+            if session.snapshot is not None and (used := by_slug.get(session.snapshot.slug)) is not None:
+                chosen.setdefault(used.slug, used)
+        for session in self._registry:
+            chosen, allowed = by_salt[session.cache_salt], session.caller.personas
+            for persona in personas:
+                if len(chosen) < WARM_PERSONAS_PER_KEY and (allowed is None or persona.slug in allowed):
+                    chosen.setdefault(persona.slug, persona)
+        return [(salt, persona) for salt, chosen in by_salt.items() for persona in chosen.values()]

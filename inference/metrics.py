@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-if TYPE_CHECKING:
-    from inference.session_registry import SessionRegistry
-    from inference.turn import Turn
+from inference.turn_result import TurnResult
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _FRAME_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 0.05, 0.5)
@@ -41,27 +39,25 @@ class Metrics:
         self.held = Counter("yap_held_deltas", "Deltas held for a possible banned phrase", registry=registry)
         self.suppressed = Counter("yap_suppressed_phrases", "Banned phrases taken back", registry=registry)
 
-    def watch(self, sessions: SessionRegistry) -> None:
-        """Tell who is connected and who talks; counted when it is asked for, not when it changes."""
-        connections = Gauge("yap_connections", "Open connections", registry=self.registry)
-        connections.set_function(sessions.__len__)
-        turns = Gauge("yap_turns_running", "Turns running now", registry=self.registry)
-        turns.set_function(lambda: sessions.running)
+    def register_gauges(self, connections: Callable[[], float], turns_running: Callable[[], float]) -> None:
+        """Register gauges that are evaluated at scrape time. Both functions must be safe to call from any thread."""
+        Gauge("yap_connections", "Open connections", registry=self.registry).set_function(connections)
+        Gauge("yap_turns_running", "Turns running now", registry=self.registry).set_function(turns_running)
 
     def refused(self, code: str) -> None:
         """A message or a connection was refused."""
         self.refusals.labels(code).inc()
 
-    def turn(self, turn: Turn, ended: str) -> None:
-        """A turn has ended."""
+    def turn(self, result: TurnResult, ended: str) -> None:
+        """Count an ended turn. ``ended`` is the end reason, the stop reason or the error code."""
+        usage = result.usage
         self.turns.labels(ended).inc()
-        if turn.tool is not None:
-            self.tools.labels("yes" if turn.tool else "no").inc()
-        if turn.tool_ms is not None:
-            self.tool_seconds.observe(turn.tool_ms / 1000)
-        if turn.ttft_ms is not None:
-            self.ttft.observe(turn.ttft_ms / 1000)
-        if turn.reply is not None:
-            self.completion_tokens.inc(turn.reply.completion_tokens)
-            self.held.inc(turn.reply.held_deltas)
-            self.suppressed.inc(turn.reply.suppressed)
+        if result.tool is not None:
+            self.tools.labels("yes" if result.tool else "no").inc()
+        if usage.tool_ms is not None:
+            self.tool_seconds.observe(usage.tool_ms / 1000)
+        if usage.ttft_ms is not None:
+            self.ttft.observe(usage.ttft_ms / 1000)
+        self.completion_tokens.inc(usage.completion_tokens)
+        self.held.inc(result.held_deltas)
+        self.suppressed.inc(usage.suppressed)

@@ -1,4 +1,4 @@
-"""Priming the prefix cache: the shortest request that makes the engine compute a prompt."""
+"""Computes prompts into an engine's prefix cache: requests of one token at the lowest priority."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from inference.engines.base import PRIORITY_WARM, Engine, GenerationRequest
 from inference.engines.sampling import GREEDY
 
 
-async def prime(engine: Engine, prompt_ids: Sequence[int]) -> None:
-    """Compute ``prompt_ids`` once, after every live turn that waits. Raises :class:`EngineDead`."""
-    request = GenerationRequest(f"warm-{uuid.uuid4().hex}", prompt_ids, 1, GREEDY, priority=PRIORITY_WARM)
+async def prime(engine: Engine, prompt_ids: Sequence[int], cache_salt: str | None = None) -> None:
+    """Compute a prompt once, behind every live turn that waits.
+
+    Args:
+        engine: the engine whose cache is filled.
+        prompt_ids: token ids of the prompt, at least one.
+        cache_salt: the key's share of the cache; None is the common share.
+
+    Raises:
+        EngineDead: the engine died.
+    """
+    request = GenerationRequest(
+        f"warm-{uuid.uuid4().hex}", prompt_ids, 1, GREEDY, priority=PRIORITY_WARM, cache_salt=cache_salt
+    )
     async for _ in engine.generate(request):
         pass

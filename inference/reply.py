@@ -1,9 +1,23 @@
-"""One reply of the chat engine as text that may be shown: no banned phrase in it, ended at a stop.
+"""One reply of the chat engine as text without banned phrases.
 
-The guard looks at every delta. While nothing is held, text passes straight through. When a banned phrase completes, the
-running request is closed and generation goes back to the token where the phrase began: one step with that token
-forbidden, then on from the cached prefix. What was taken back was never shown and does not count against the reply's
-length.
+The phrase guard reads every delta. When a banned phrase completes, the running request is closed and generation goes
+back to the token with which the phrase began: one step with that token forbidden, then the rest from the cached prefix.
+Removed text never reached the client and does not count against the reply's length.
+
+Example, with ``Oh honey`` banned (``|`` are token boundaries, positions are characters since the reply's start):
+
+    token_ids          a       b        c        d
+    text            | Well | , Oh | ␣honey | , hi |
+    position        0      4      8        14
+    delta 1, "Well"     released at once: no banned phrase can begin here
+    delta 2, ", Oh"     "Oh" (from 6) may begin the phrase: the guard releases ", " and holds "Oh".
+                        ", " shares token b with held text, so it waits in _released_partial_token
+    delta 3, " honey"   hit at 6: close the request, drop tokens b and c, set the guard back to position 4
+    request 2           prompt + [a], one step, bias -100 on b     -> e.g. " my"
+    request 3           prompt + [a, e], the remaining tokens      -> the reply goes on
+
+A forbidden token is forbidden at its position only. Known limit: after a rewind the kept tokens are part of the prompt,
+so vLLM's presence and frequency penalties, which count output tokens only, no longer see them.
 """
 
 from __future__ import annotations
@@ -16,54 +30,72 @@ from tokenizers.decoders import DecodeStream
 
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
 from inference.engines.sampling import Sampling
-from inference.phrases.guard import Hit, PhraseAutomaton, PhraseGuard
+from inference.phrases.automaton import PhraseAutomaton
+from inference.phrases.guard import Hit, PhraseGuard
 from inference.phrases.vocabulary import TokensContaining, no_tokens_containing
 
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
-# From then on in a reply, tokens that spell a phrase all by themselves are not drawn again: each of them would be taken
-# back, so nothing else is lost, and a list that is met at every step costs no retry at every step.
+# After this many retries in one reply, tokens whose own text contains a phrase are forbidden in every step. Each such
+# token would be removed anyway, and a list that matches at every step must not cost a retry at every step.
 RETRIES_BEFORE_FORBIDDING = 8
-FORBIDDEN = -100.0
-MAX_BIASES = 1000  # of the 1,024 that an engine takes; the rest is for what a retry forbids
-_HALF = "\N{REPLACEMENT CHARACTER}"
+FORBIDDEN_BIAS = -100.0
+MAX_BIASES = 1000  # of the 1,024 that an engine takes; the rest is for tokens that a retry forbids
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What a reply is made of. ``logit_bias`` holds for every step; ``max_tokens`` bounds what is kept; ``spelling``
-    knows the tokens that spell a phrase all by themselves."""
+    """Sampling, limits and phrases of a reply.
 
-    prompt_ids: Sequence[int]
+    Args:
+        request_id: unique in the process; each engine request appends a number.
+        sampling: sampling parameters of every step.
+        max_tokens: the limit of tokens that the reply keeps.
+        automaton: the banned phrases.
+        logit_bias: token id to bias, for every step.
+        tokens_containing: returns the ids of the tokens whose own text contains a phrase.
+        cache_salt: separates the prefix cache of this key from others; None shares it.
+    """
+
+    request_id: str
     sampling: Sampling
     max_tokens: int
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
-    request_id: str
-    spelling: TokensContaining = no_tokens_containing
+    tokens_containing: TokensContaining = no_tokens_containing
+    cache_salt: str | None = None
 
 
 class Reply:
-    """Runs once: iterate :meth:`stream`, then read what it came to.
+    """One reply. Iterate :meth:`stream` once; afterwards the attributes hold the result.
 
-    ``finish_reason`` is ``stop`` or ``length`` after a whole reply, None after an interrupted one. ``suppressed``
-    counts the phrases that were taken back or cut; ``prompt_tokens`` and ``cached_tokens`` are the engine's.
+    Stages of text: *generated* by the engine → *released* by the guard and :meth:`stream` → *delivered* to the client
+    by the turn, after the output style.
+
+    Attributes:
+        finish_reason: ``stop`` or ``length`` after a whole reply; None after an interrupted one.
+        prompt_tokens: tokens of the prompt, counted from the first request on.
+        cached_tokens: prompt tokens that the prefix cache held.
+        suppressed: banned phrases that were rewound or cut.
+        held_deltas: deltas after which the guard held text back.
     """
 
-    def __init__(self, engine: Engine, plan: ReplyPlan) -> None:
+    def __init__(self, engine: Engine, prompt_ids: Sequence[int], plan: ReplyPlan) -> None:
         self._engine = engine
+        self._prompt_ids = prompt_ids
         self._plan = plan
         self._guard = PhraseGuard(plan.automaton)
         self._ids: list[int] = []
-        # (ids, characters) after each delta, in the guard's coordinate: where generation can go back to.
-        self._marks: list[tuple[int, int]] = [(0, 0)]
-        self._rough: set[int] = set()  # those of them that several tokens lead to at once
-        self._ready = ""  # let go by the guard, waiting for the rest of its token to be let go too
-        self._shown: list[str] = []
-        self._forbidden: dict[int, set[int]] = {}
-        self._bias = dict(plan.logit_bias)  # of every step
+        # (number of ids, position) after each delta: the places where generation can resume.
+        self._token_boundaries: list[tuple[int, int]] = [(0, 0)]
+        self._multi_token_boundaries: set[int] = set()  # numbers of ids that end a delta of several tokens
+        self._released_partial_token = ""  # released by the guard; waits until its whole token is released
+        self._released: list[str] = []
+        self._forbidden: dict[int, set[int]] = {}  # number of ids before the step -> tokens forbidden there
+        self._bias = dict(plan.logit_bias)
         self._retries = 0
-        self._cut = False
+        self._was_cut = False
         self._requests = 0
         self.finish_reason: str | None = None
         self.prompt_tokens = 0
@@ -73,34 +105,38 @@ class Reply:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens that the reply kept; what was taken back is not counted."""
+        """Tokens that the reply kept. Rewound tokens are not counted."""
         return len(self._ids)
 
     @property
-    def engine_requests(self) -> int:
-        """Requests the reply needed: one, and two for each return to a phrase's beginning."""
+    def requests(self) -> int:
+        """Engine requests so far: one, and two more for each rewind."""
         return self._requests
 
-    def shown(self) -> str:
-        """All text that has left :meth:`stream`."""
-        return "".join(self._shown)
+    def released(self) -> str:
+        """Return all text that :meth:`stream` has yielded."""
+        return "".join(self._released)
 
-    def shown_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
-        """The ids of :meth:`shown`: those generated, as far as they spell it, the rest by ``encode``."""
-        return self.ids_of(self.shown(), encode)
+    def released_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
+        """Return the ids of :meth:`released`: generated ids where they spell the text, the rest by ``encode``."""
+        return self.ids_of(self.released(), encode)
 
     def ids_of(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        """The same of ``text``, the beginning of :meth:`shown` that reached the client."""
-        if self._cut:
+        """Return the ids of ``text``, a prefix of :meth:`released`, in the same way."""
+        if self._was_cut:
             return encode(text)
         count, length = self._boundary(len(text))
         return self._ids[:count] + (encode(text[length:]) if length < len(text) else [])
 
     async def stream(self) -> AsyncGenerator[str, None]:
-        """Text in the order it may be shown, never empty. Raises :class:`EngineDead`."""
+        """Yield released text in order, never empty.
+
+        Raises:
+            EngineDead: the engine died.
+        """
         bias, steps = self._bias, self._plan.max_tokens
         while True:
-            begun = len(self._ids)
+            ids_before = len(self._ids)
             hit: Hit | None = None
             ended: str | None = None
             async with aclosing(self._engine.generate(self._request(steps, bias))) as deltas:
@@ -114,49 +150,49 @@ class Reply:
             if hit is None:
                 if ended not in ("stop", "length"):
                     raise EngineDead(f"the engine ended a request with {ended!r}")
-                full = len(self._ids) - begun < steps  # the context is: fewer tokens came than were asked for
-                if ended == "stop" or full or len(self._ids) >= self._plan.max_tokens:
-                    text, hit = self._settle(*self._guard.finish())
+                context_full = len(self._ids) - ids_before < steps
+                if ended == "stop" or context_full or len(self._ids) >= self._plan.max_tokens:
+                    text, hit = self._release(*self._guard.finish())
                     if text:
                         yield text
                     if hit is None:
                         self.finish_reason = ended
                         return
-            if hit is None:  # the one step with a token forbidden is done: on as before
+            if hit is None:  # the single step with a forbidden token is done
                 bias, steps = self._bias, self._plan.max_tokens - len(self._ids)
             elif hit.stop:
                 self.finish_reason = "stop"
                 return
             else:
-                bias, steps = self._go_back(hit), 1
+                bias, steps = self._rewind(hit), 1
 
     # -- one delta ---------------------------------------------------------------------------------
 
     def _take(self, delta: Delta) -> tuple[str, Hit | None]:
-        """What one delta lets go, and the hit that something must be done about."""
-        if not self.prompt_tokens:
+        """Feed one delta to the guard. Returns the text to yield, and a hit that needs a rewind or an end."""
+        if self._requests == 1:
             self.prompt_tokens, self.cached_tokens = delta.prompt_tokens, delta.cached_tokens
         released, hit = self._guard.feed(delta.text) if delta.text else ("", None)
         holding = hit is not None or self._guard.held_from < self._guard.position
         self.held_deltas += holding
-        # Several tokens in one delta matter only where generation may have to go back between them.
+        # The boundaries between several tokens of one delta matter only where generation may go back between them.
         if holding and len(delta.token_ids) > 1:
-            self._mark_each(delta)
+            self._add_each_boundary(delta)
         else:
             self._ids += delta.token_ids
-            self._marks.append((len(self._ids), self._marks[-1][1] + len(delta.text)))
+            self._token_boundaries.append((len(self._ids), self._token_boundaries[-1][1] + len(delta.text)))
             if len(delta.token_ids) > 1:
-                self._rough.add(len(self._ids))
-        return self._settle(released, hit)
+                self._multi_token_boundaries.add(len(self._ids))
+        return self._release(released, hit)
 
-    def _settle(self, released: str, hit: Hit | None) -> tuple[str, Hit | None]:
-        """Cut out what may no longer be retried, and hold back the text that shares a token with held text."""
-        self._ready += released
+    def _release(self, released: str, hit: Hit | None) -> tuple[str, Hit | None]:
+        """Cut phrases that may not be retried, and keep text that shares a token with held text."""
+        self._released_partial_token += released
         while hit is not None and not hit.stop and not self._may_retry(hit):
             self.suppressed += 1
-            self._cut = True
+            self._was_cut = True
             released, hit = self._guard.skip()
-            self._ready += released
+            self._released_partial_token += released
         kept = 0
         if hit is None and self._guard.held_from < self._guard.position:
             boundary = self._boundary(self._guard.held_from)[1]
@@ -164,48 +200,55 @@ class Reply:
                 kept = self._guard.held_from - self._guard.safe_end(boundary)
         elif hit is not None and not hit.stop:
             kept = hit.start - self._boundary(hit.start)[1]
-        split = max(0, len(self._ready) - kept)
-        text, self._ready = self._ready[:split], self._ready[split:]
+        waiting = self._released_partial_token
+        split = max(0, len(waiting) - kept)
+        text, self._released_partial_token = waiting[:split], waiting[split:]
         if text:
-            self._shown.append(text)
+            self._released.append(text)
         return text, hit
 
-    def _mark_each(self, delta: Delta) -> None:
-        """Marks between the tokens of one delta, where decoding them one by one gives the same text."""
+    def _add_each_boundary(self, delta: Delta) -> None:
+        """Add the boundaries between the tokens of one delta, where single decoding gives the same text."""
         tokenizer = self._engine.tokenizer.backend_tokenizer
-        before = [*self._plan.prompt_ids[-16:], *self._ids]
+        before = [*self._prompt_ids[-16:], *self._ids]
         stream = DecodeStream(ids=before[-16:], skip_special_tokens=True)
         pieces = [stream.step(tokenizer, token) or "" for token in delta.token_ids]
-        count, length = self._marks[-1]
+        count, length = self._token_boundaries[-1]
         if "".join(pieces) == delta.text:
             for piece in pieces:
                 count, length = count + 1, length + len(piece)
-                self._marks.append((count, length))
+                self._token_boundaries.append((count, length))
         else:
-            self._marks.append((count + len(delta.token_ids), length + len(delta.text)))
-            self._rough.add(count + len(delta.token_ids))
+            self._token_boundaries.append((count + len(delta.token_ids), length + len(delta.text)))
+            self._multi_token_boundaries.add(count + len(delta.token_ids))
         self._ids += delta.token_ids
 
-    # -- going back --------------------------------------------------------------------------------
+    # -- rewinding ---------------------------------------------------------------------------------
 
     def _boundary(self, position: int) -> tuple[int, int]:
-        """The last place between two tokens at or before ``position``: (ids, characters), before any token without
-        text."""
+        """Return the last token boundary at or before ``position``, before any token without text.
+
+        Returns:
+            (number of ids, position of the boundary in characters).
+        """
         found = (0, 0)
-        for count, length in reversed(self._marks):
+        for count, length in reversed(self._token_boundaries):
             if length > position:
                 continue
             if found != (0, 0) and length < found[1]:
                 break
             found = (count, length)
-        return self._before_half(found[0]), found[1]
+        return self._without_half_character(found[0]), found[1]
 
-    def _before_half(self, count: int) -> int:
-        """``count`` without the tokens of half a character: a delta of several may end so, without it in its text."""
-        if count not in self._rough:
+    def _without_half_character(self, count: int) -> int:
+        """Reduce a number of ids so that the ids do not end inside a character.
+
+        A delta of several tokens may end in half a character that its text does not contain.
+        """
+        if count not in self._multi_token_boundaries:
             return count
         for whole in range(count, max(0, count - 3), -1):
-            if not str(self._engine.tokenizer.decode(self._ids[max(0, whole - 4) : whole])).endswith(_HALF):
+            if not str(self._engine.tokenizer.decode(self._ids[max(0, whole - 4) : whole])).endswith(_REPLACEMENT):
                 return whole
         return max(0, count - 3)
 
@@ -213,34 +256,41 @@ class Reply:
         tried = self._forbidden.get(self._boundary(hit.start)[0], ())
         return self._retries < RETRIES_PER_REPLY and len(tried) < RETRIES_PER_POSITION
 
-    def _go_back(self, hit: Hit) -> dict[int, float]:
-        """Forget everything from the phrase's first token on; the biases that keep it from coming again there."""
+    def _rewind(self, hit: Hit) -> dict[int, float]:
+        """Drop everything from the phrase's first token on. Returns the biases of the next step."""
         count, length = self._boundary(hit.start)
-        # What shares the first token with the phrase was let go by the guard, but never shown.
-        self._ready = self._ready[: max(0, len(self._ready) - (hit.start - length))]
+        # Text that shares the phrase's first token was released by the guard but not yielded.
+        waiting = self._released_partial_token
+        self._released_partial_token = waiting[: max(0, len(waiting) - (hit.start - length))]
         forbidden = self._forbidden.setdefault(count, set())
         forbidden.add(self._ids[count])
-        # What was forbidden further on belonged to a text that is gone.
-        self._forbidden = {place: tokens for place, tokens in self._forbidden.items() if place <= count}
+        # Tokens forbidden at later positions belonged to dropped text.
+        self._forbidden = {before: tokens for before, tokens in self._forbidden.items() if before <= count}
         del self._ids[count:]
-        while self._marks[-1][0] > count:
-            self._marks.pop()
-        if self._marks[-1] != (count, length):
-            self._marks.append((count, length))
+        while self._token_boundaries[-1][0] > count:
+            self._token_boundaries.pop()
+        if self._token_boundaries[-1] != (count, length):
+            self._token_boundaries.append((count, length))
         self._guard.rewind(length)
         self._retries += 1
         self.suppressed += 1
         if self._retries > RETRIES_BEFORE_FORBIDDING:
-            spelling = sorted(self._plan.spelling(hit.phrase))[: max(0, MAX_BIASES - len(self._bias))]
-            self._bias = {**self._bias, **dict.fromkeys(spelling, FORBIDDEN)}
-        return {**self._bias, **dict.fromkeys(forbidden, FORBIDDEN)}
+            room = max(0, MAX_BIASES - len(self._bias))
+            containing = sorted(self._plan.tokens_containing(hit.phrase))[:room]
+            self._bias = {**self._bias, **dict.fromkeys(containing, FORBIDDEN_BIAS)}
+        return {**self._bias, **dict.fromkeys(forbidden, FORBIDDEN_BIAS)}
 
     def _request(self, steps: int, bias: Mapping[int, float]) -> GenerationRequest:
+        if not self._requests:
+            self.prompt_tokens = len(
+                self._prompt_ids
+            )  # charged from the submission on, also where the turn is cancelled
         self._requests += 1
         return GenerationRequest(
             request_id=f"{self._plan.request_id}.{self._requests}",
-            prompt_ids=[*self._plan.prompt_ids, *self._ids] if self._ids else self._plan.prompt_ids,
+            prompt_ids=[*self._prompt_ids, *self._ids] if self._ids else self._prompt_ids,
             max_tokens=steps,
             sampling=self._plan.sampling,
             logit_bias=bias,
+            cache_salt=self._plan.cache_salt,
         )

@@ -1,8 +1,11 @@
-"""One turn: the tool decision, the reply beside or after it, the frames, the usage. Cancelling its task ends it
-anywhere.
+"""One turn: the tool decision, the reply beside or after it, and the frames. Cancelling the turn's task ends it.
 
-A turn knows no socket and no database. It is given engines, ids and a way to send a frame; what it came to is read from
-it afterwards by its session, also when it was cut short.
+A turn knows no socket and no database: it gets engines, token ids and a function that sends a frame.
+
+    concurrent turn          tool engine       chat engine            client
+    ---------------          -----------       -----------            ------
+    decision of no           [ ... ] no        text, held             toolcall no, held text, text ..., final
+    decision of yes          [{ yes ... }]     aborted, then prefixed toolcall yes, text ..., final
 """
 
 from __future__ import annotations
@@ -13,274 +16,270 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from inference.engines.base import Engine, EngineDead, GenerationRequest
-from inference.engines.sampling import GREEDY
+from inference.engines.base import EngineDead
 from inference.outbox import Outbox
-from inference.prompting.tool_prompt import schema
 from inference.protocol.errors import ErrorCode
 from inference.protocol.frames import TurnFrames
-from inference.reply import Reply, ReplyPlan
+from inference.reply import Reply
 from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
-from inference.tool_call import decision, parse_calls
+from inference.tool_decision import Decision, DecisionProgress, decide
+from inference.turn_plan import ChatPlan, TurnPlan, TurnPolicy
+from inference.turn_result import EndReason, GenerationUsage, StopReason, TurnResult
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPolicy:
-    """The server's settings that a turn needs. Seconds and characters; ``tool_hard_timeout`` None waits."""
-
-    concurrent: bool = True
-    gen_timeout: float = 60.0
-    tool_timeout: float = 10.0
-    tool_hard_timeout: float | None = 0.3
-    tool_max_out: int = 64
-    prebuffer_max_chars: int = 1000
-    flush_seconds: float = 0.0
-    check_screen_prefix: str = "CHECK SCREEN:"
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPlan:
-    """What the tool engine is asked. ``prompt_ids`` None: the answer is no without asking."""
-
-    engine: Engine | None
-    prompt_ids: Sequence[int] | None
-    tool_prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatPlan:
-    """What the chat engine is asked. ``prompt`` makes the ids of the whole prompt for the user's text (None:
-    silent)."""
-
-    engine: Engine
-    prompt: Callable[[str | None], list[int]]
-    reply: ReplyPlan  # without its prompt
-    output_style: str
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPlan:
-    """One turn, decided before it starts. Without ``tool`` no toolcall is sent; without ``chat`` nothing is said."""
-
-    turn: int
-    request_id: str | None
-    utterance: str | None
-    tool: ToolPlan | None
-    chat: ChatPlan | None
+FrameSender = Callable[[str], Awaitable[None]]
 
 
 class Turn:
-    """Runs once: ``await run()`` in a task of its own. Everything else is what it came to."""
+    """One turn. Call :meth:`run` once, in its own task; afterwards :meth:`result` holds what happened.
 
-    def __init__(self, plan: TurnPlan, policy: TurnPolicy, send: Send) -> None:
+    Args:
+        plan: the requests and the numbers of this turn.
+        policy: the server's settings.
+        send: sends one frame.
+        ack: makes the turn's first frame; None where the message has no ack.
+    """
+
+    def __init__(
+        self, plan: TurnPlan, policy: TurnPolicy, send: FrameSender, ack: Callable[[TurnFrames], str] | None = None
+    ) -> None:
         self.plan = plan
-        self.ack: Callable[[], str] | None = None  # makes the turn's first frame
         self.frames = TurnFrames(plan.turn, plan.request_id)
-        self.user_text = plan.utterance
-        self.reply: Reply | None = None
-        self.tool: bool | None = None
-        self.ended_by = "cancelled"  # stop | length | timeout | error | cancelled
-        self.error_code: str | None = None
-        self.ttft_ms: float | None = None
-        self.tool_ms: float | None = None
-        self.tool_prompt_tokens = 0
-        self.tool_completion_tokens = 0
-        self._policy = policy
         self.done_sent = False
+        self.stop_reason: StopReason | None = None
+        self._policy = policy
         self._send = send
+        self._ack = ack
+        self._muted = False
+        self._request = plan.chat.request if plan.chat else None
+        self._reply: Reply | None = None
+        self._replies_begun = 0
+        self._discarded_tokens = 0
+        self._tool = DecisionProgress()
+        self._tool_wanted: bool | None = None
+        self._ended_by = EndReason.CANCELLED
+        self._error_code: str | None = None
+        self._ttft_ms: float | None = None
+        self._tool_ms: float | None = None
         self._started = time.perf_counter()
-        self._ended: float | None = None
-        self._outbox = Outbox(self._token, policy.flush_seconds)
+        self._ended_at: float | None = None
+        self._outbox = Outbox(self._send_token, policy.flush_delay_s)
         self._style = _style(plan.chat)
-        self._requests_before = 0
 
-    # -- what it came to ---------------------------------------------------------------------------
+    # -- result ------------------------------------------------------------------------------------
 
-    def delivered(self) -> str:
-        """The text that the client was sent."""
-        return self._outbox.sent()
-
-    def delivered_ids(self, encode: Callable[[str], list[int]]) -> list[int]:
-        """The ids of what was delivered: those generated, as far as they spell it, the rest by ``encode``."""
-        text, reply = self.delivered(), self.reply
-        if reply is None:
-            return encode(text)
-        if self.ended_by in ("stop", "length"):  # a style may have changed the text; the engine keeps its own
-            return reply.shown_ids(encode)
-        return reply.ids_of(text, encode) if reply.shown().startswith(text) else encode(text)
+    def result(self) -> TurnResult:
+        """Return what happened up to now. A turn that has not ended counts as cancelled."""
+        reply, delivered = self._reply, self._outbox.sent()
+        suppressed = self._style.suppressed if isinstance(self._style, GuardedStyle) else 0
+        return TurnResult(
+            turn=self.plan.turn,
+            persona_slug=self.plan.persona_slug,
+            utterance=self._request.utterance if self._request else self.plan.utterance,
+            delivered=delivered,
+            reply_ids=self._delivered_ids(delivered),
+            ended_by=self._ended_by,
+            stop_reason=(self.stop_reason or StopReason.DISCONNECT) if self._cancelled else None,
+            error_code=self._error_code,
+            tool=self._tool_wanted,
+            usage=GenerationUsage(
+                prompt_tokens=reply.prompt_tokens if reply else 0,
+                cached_tokens=reply.cached_tokens if reply else 0,
+                completion_tokens=reply.completion_tokens if reply else 0,
+                tool_prompt_tokens=self._tool.prompt_tokens,
+                tool_completion_tokens=self._tool.completion_tokens,
+                discarded_tokens=self._discarded_tokens,
+                ttft_ms=self._ttft_ms,
+                tool_ms=self._tool_ms,
+                total_ms=_ms((self._ended_at or time.perf_counter()) - self._started),
+                suppressed=suppressed + (reply.suppressed if reply else 0),
+            ),
+            held_deltas=reply.held_deltas if reply else 0,
+        )
 
     @property
-    def total_ms(self) -> float:
-        return _ms((self._ended or time.perf_counter()) - self._started)
+    def _cancelled(self) -> bool:
+        return self._ended_by is EndReason.CANCELLED
 
-    def usage(self) -> dict[str, Any]:
-        """The ``usage`` of the ``done`` frame: every number is the engine's or a clock's."""
-        reply = self.reply
-        return {
-            "prompt_tokens": reply.prompt_tokens if reply else 0,
-            "cached_tokens": reply.cached_tokens if reply else 0,
-            "completion_tokens": reply.completion_tokens if reply else 0,
-            "tool_prompt_tokens": self.tool_prompt_tokens,
-            "tool_completion_tokens": self.tool_completion_tokens,
-            "ttft_ms": self.ttft_ms,
-            "tool_ms": self.tool_ms,
-            "total_ms": self.total_ms,
-            "finish_reason": self.ended_by,
-            "suppressed": (reply.suppressed if reply else 0) + self._suppressed_by_style(),
-        }
-
-    def _suppressed_by_style(self) -> int:
-        return self._style.suppressed if isinstance(self._style, GuardedStyle) else 0
+    def _delivered_ids(self, text: str) -> Sequence[int]:
+        """The ids of the delivered text: generated ids as far as they spell the text, the rest encoded."""
+        chat, reply = self.plan.chat, self._reply
+        if chat is None or not text:
+            return []
+        if reply is None:
+            return chat.encode(text)
+        if self._ended_by in (
+            EndReason.STOP,
+            EndReason.LENGTH,
+        ):  # a style may change text; the history keeps the model's
+            return reply.released_ids(chat.encode)
+        return reply.ids_of(text, chat.encode) if reply.released().startswith(text) else chat.encode(text)
 
     # -- running -----------------------------------------------------------------------------------
 
     async def acknowledge(self) -> None:
-        """Send the ack, if there is one and it has not been sent. Whoever sends another frame of this turn calls this
-        first."""
-        ack, self.ack = self.ack, None
+        """Send the ack once. Every other frame of the turn is sent after this call."""
+        ack, self._ack = self._ack, None
         if ack is not None:
-            await self._send(ack())
+            await self._emit(ack(self.frames))
+
+    def mute(self) -> None:
+        """Send no more frames, also where the turn's task still runs. The caller sends the last frame itself."""
+        self._muted = True
+        self._outbox.close()
 
     async def run(self) -> None:
-        """From the tool decision to ``done``. Only cancellation leaves it as an exception, with no ``done`` sent."""
+        """Run from the tool decision to ``final`` or ``error``. Raises only a cancellation."""
         error: tuple[ErrorCode, str, dict[str, Any]] | None = None
+        ended_by = EndReason.ERROR
         try:
-            await self._converse()
-            self.ended_by = self.reply.finish_reason or "stop" if self.reply else "stop"
+            await self._generate()
+            ended_by = EndReason(self._reply.finish_reason or "stop") if self._reply else EndReason.STOP
         except TimeoutError:
-            self.ended_by = "timeout"
+            ended_by = EndReason.TIMEOUT
             error = ErrorCode.GENERATION_TIMEOUT, "the reply took too long", {}
         except EngineDead as dead:
             logger.error("turn %d: engine unavailable: %s", self.plan.turn, dead)
-            self.ended_by = "error"
             error = ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable, try again in a moment", {}
         except Exception:
             reference = uuid.uuid4().hex[:12]
             logger.exception("turn %d: internal error, reference %s", self.plan.turn, reference)
-            self.ended_by = "error"
             error = ErrorCode.INTERNAL_ERROR, "something went wrong on our side", {"reference": reference}
-        self._ended = time.perf_counter()
+        self._ended_by = ended_by
+        self._ended_at = time.perf_counter()
         await self.acknowledge()
         if error is None:
-            await self._send(self.frames.final(self.delivered()))
+            await self._emit(self.frames.final(self._outbox.sent()))
         else:
-            self.error_code = str(error[0])
-            await self._outbox.flush()  # what is still gathered was generated in time
-            await self._send(self.frames.error(error[0], error[1], **error[2]))
-        self.done_sent = True
-        await self._send(self.frames.done(self.usage()))
+            self._error_code = str(error[0])
+            await self._outbox.flush()  # text that waits was generated in time
+            await self._emit(self.frames.error(error[0], error[1], **error[2]))
 
-    async def _converse(self) -> None:
-        asks = self.plan.tool is not None and self.plan.tool.prompt_ids is not None
-        if asks and self.plan.chat is not None and self._policy.concurrent:
-            async with asyncio.timeout(self._policy.gen_timeout):
-                await self._decide_beside_the_reply()
+    async def send_done(self, result: TurnResult) -> None:
+        """Send the last frame of a turn that ended by itself, once the turn is recorded and accounted."""
+        if not self._muted:
+            self.done_sent = True
+            await self._emit(self.frames.done(result.usage.as_frame(result.ended_by)))
+
+    async def _generate(self) -> None:
+        tool, chat = self.plan.tool, self.plan.chat
+        asks = tool is not None and tool.engine is not None and tool.request is not None
+        if asks and chat is not None and self._policy.concurrent:
+            async with asyncio.timeout(self._policy.reply_timeout_s):
+                await self._decide_beside_reply()
             return
         if asks:
-            decided = _Decision(self)
-            calls = await decided.calls() if await decided.told(self._policy.tool_hard_timeout) else []
-            await self._announce(calls)
-        elif self.plan.tool is not None:
-            await self._announce([])
-        if self.plan.chat is not None:
-            async with asyncio.timeout(self._policy.gen_timeout):
-                await self._answer(self._reply().stream())
+            await self._announce(await self._decide())
+        elif tool is not None:
+            await self._announce(Decision())
+        if chat is not None:
+            async with asyncio.timeout(self._policy.reply_timeout_s):
+                await self._stream(self._begin_reply())
 
-    async def _decide_beside_the_reply(self) -> None:
-        """Both engines at once: the reply is held until the decision is no; after a yes it begins anew."""
-        decided = _Decision(self)
+    async def _decide(self) -> Decision:
+        tool = self.plan.tool
+        assert tool is not None
+        assert tool.engine is not None
+        assert tool.request is not None
+        return await decide(tool.engine, tool.request, self._policy.tool, self._tool)
+
+    # -- decision and reply side by side -----------------------------------------------------------
+
+    async def _decide_beside_reply(self) -> None:
+        """Ask both engines at once. The reply is held until the decision is no; after a yes another reply begins."""
+        deciding = asyncio.create_task(self._decide())
         try:
-            if await self._hold_until_told(decided):
-                await self._begin_anew(decided)
+            if await self._hold_reply(deciding):
+                await self._reply_after_yes(deciding)
         finally:
-            await decided.close()
+            await cancel_and_wait(deciding)
 
-    async def _begin_anew(self, decided: _Decision) -> None:
-        """After a yes: the chat engine reads the prefixed text while the tool engine still writes its call."""
-        self.user_text = self._prefixed()
-        pieces = self._reply().stream()
-        first = asyncio.create_task(_next(pieces))
-        try:
-            calls = await decided.calls()
-            if calls:
-                await self._announce(calls)
-                await self._say(await first or "")
-                await self._answer(pieces)
-                return
-        finally:
-            await _ended(first)
-            await pieces.aclose()
-        # A call that did not come whole counts as no: the user's text stays as it was.
-        self.user_text = self.plan.utterance
-        await self._announce([])
-        await self._answer(self._reply().stream())
-
-    async def _hold_until_told(self, decided: _Decision) -> bool:
-        """True after a yes, the reply aborted; after a no the reply has been given."""
+    async def _hold_reply(self, deciding: asyncio.Task[Decision]) -> bool:
+        """Hold the reply until the decision is known. Returns True after a yes; after a no the reply was sent."""
         held: list[str] = []
-        pieces = self._reply().stream()
+        held_chars = 0
+        pieces = self._begin_reply()
+        said_yes = asyncio.create_task(self._tool.said_yes.wait())
         waiting: asyncio.Task[str | None] | None = None
+        reply_ended = False
         try:
-            telling = asyncio.create_task(decided.told(self._policy.tool_hard_timeout))
-            try:
-                while not telling.done() and sum(map(len, held)) <= self._policy.prebuffer_max_chars:
+            while not (deciding.done() or said_yes.done()) and held_chars <= self._policy.prebuffer_max_chars:
+                awaited: set[asyncio.Task[Any]] = {deciding, said_yes}
+                if not reply_ended:
                     waiting = waiting or asyncio.create_task(_next(pieces))
-                    await asyncio.wait({telling, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                    if waiting.done():
-                        piece, waiting = waiting.result(), None
-                        if piece is None:  # a whole reply before the decision
-                            await asyncio.wait({telling})
-                        else:
-                            held.append(piece)
-                said_yes = telling.done() and telling.result()
-            finally:
-                await _ended(telling)
-            if not said_yes:
-                await decided.close()
-                await self._announce([])
-                await self._say("".join(held))
-                if waiting is not None:
-                    piece, waiting = await waiting, None
-                    await self._say(piece or "")
-                await self._answer(pieces)
-            return said_yes
-        finally:
+                    awaited.add(waiting)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if waiting is not None and waiting.done():
+                    piece, waiting = waiting.result(), None
+                    reply_ended = piece is None
+                    held.append(piece or "")
+                    held_chars += len(piece or "")
+            if self._tool.said_yes.is_set():
+                return True
+            await cancel_and_wait(deciding)  # a full buffer decides; a decision that was made is not affected
+            await self._announce(Decision() if deciding.cancelled() else deciding.result())
+            await self._say("".join(held))
             if waiting is not None:
-                await _ended(waiting)
+                piece, waiting = await waiting, None
+                await self._say(piece or "")
+            await self._stream(pieces)
+            return False
+        finally:
+            await cancel_and_wait(said_yes)
+            if waiting is not None:
+                await cancel_and_wait(waiting)
             await pieces.aclose()
 
-    async def _announce(self, calls: list[dict[str, Any]]) -> None:
-        self.tool = bool(calls)
-        self.tool_ms = _ms(time.perf_counter() - self._started)
-        if calls:
-            self.user_text = self._prefixed()
-        await self.acknowledge()
-        await self._send(self.frames.toolcall(calls))
-
-    def _prefixed(self) -> str | None:
-        text = self.plan.utterance
-        return None if text is None else f"{self._policy.check_screen_prefix} {text}".strip()
-
-    def _reply(self) -> Reply:
+    async def _reply_after_yes(self, deciding: asyncio.Task[Decision]) -> None:
+        """Begin the reply to the prefixed text while the tool engine still writes its call."""
         chat = self.plan.chat
         assert chat is not None
-        plan = replace(
-            chat.reply,
-            prompt_ids=chat.prompt(self.user_text),
-            request_id=f"{chat.reply.request_id}.{self._requests_before}",
-        )
-        self._requests_before += 1
-        self.reply = Reply(chat.engine, plan)
-        return self.reply
+        plain = chat.request
+        self._request = chat.request_after_yes()
+        pieces = self._begin_reply()
+        first = asyncio.create_task(_next(pieces))
+        try:
+            decision = await deciding
+            if decision.calls:
+                await self._announce(decision)
+                await self._say(await first or "")
+                await self._stream(pieces)
+                return
+        finally:
+            await cancel_and_wait(first)
+            await pieces.aclose()
+        # A call that is incomplete counts as no: the reply to the plain text begins again.
+        self._request = plain
+        await self._announce(Decision())
+        await self._stream(self._begin_reply())
 
-    async def _answer(self, pieces: AsyncGenerator[str, None]) -> None:
+    # -- text --------------------------------------------------------------------------------------
+
+    async def _announce(self, decision: Decision) -> None:
+        self._tool_wanted = bool(decision.calls)
+        self._tool_ms = _ms(time.perf_counter() - self._started)
+        chat = self.plan.chat
+        if decision.calls and chat is not None and self._request is chat.request:
+            self._request = chat.request_after_yes()
+        await self.acknowledge()
+        await self._emit(self.frames.toolcall(list(decision.calls), decision.score))
+
+    def _begin_reply(self) -> AsyncGenerator[str, None]:
+        chat, request = self.plan.chat, self._request
+        assert chat is not None
+        assert request is not None
+        if self._reply is not None:
+            self._discarded_tokens += self._reply.prompt_tokens + self._reply.completion_tokens
+        plan = replace(chat.reply, request_id=f"{chat.reply.request_id}.{self._replies_begun}")
+        self._replies_begun += 1
+        self._reply = Reply(chat.engine, request.prompt_ids, plan)
+        return self._reply.stream()
+
+    async def _stream(self, pieces: AsyncGenerator[str, None]) -> None:
         async with aclosing(pieces):
             async for piece in pieces:
                 await self._say(piece)
@@ -290,88 +289,19 @@ class Turn:
     async def _say(self, piece: str) -> None:
         await self._outbox.put(self._style.feed(piece))
 
-    async def _token(self, text: str) -> None:
-        if self.ttft_ms is None:
-            self.ttft_ms = _ms(time.perf_counter() - self._started)
+    async def _send_token(self, text: str) -> None:
+        if self._ttft_ms is None:
+            self._ttft_ms = _ms(time.perf_counter() - self._started)
             await self.acknowledge()
-        await self._send(self.frames.token(text))
+        await self._emit(self.frames.token(text))
 
-    def close(self) -> None:
-        """Forget what a cancelled turn still gathered."""
-        self._outbox.close()
-
-
-class _Decision:
-    """The tool engine's one request, read in two steps: the telling token, then the call."""
-
-    def __init__(self, turn: Turn) -> None:
-        plan = turn.plan.tool
-        assert plan is not None
-        assert plan.prompt_ids is not None
-        self._turn = turn
-        self._text = ""
-        self._until = time.perf_counter() + turn._policy.tool_timeout
-        self._deltas = (
-            None
-            if plan.engine is None
-            else plan.engine.generate(
-                GenerationRequest(
-                    request_id=f"tool-{uuid.uuid4().hex}",
-                    prompt_ids=plan.prompt_ids,
-                    max_tokens=turn._policy.tool_max_out,
-                    sampling=GREEDY,
-                    json_schema=schema(plan.tool_prompt),
-                )
-            )
-        )
-        self.said_yes = False
-
-    async def told(self, timeout: float | None) -> bool:
-        """The decision at its first telling token. Too late, malformed, or a dead engine: no."""
-        left = self._until - time.perf_counter()
-        try:
-            async with asyncio.timeout(left if timeout is None else min(left, timeout)):
-                self.said_yes = await self._read(lambda text: decision(text) is not None) and bool(decision(self._text))
-        except TimeoutError:
-            logger.info("turn %d: tool decision came too late, counted as no", self._turn.plan.turn)
-        except EngineDead as dead:
-            logger.error("turn %d: tool engine unavailable, counted as no: %s", self._turn.plan.turn, dead)
-        if not self.said_yes:
-            await self.close()
-        return self.said_yes
-
-    async def calls(self) -> list[dict[str, Any]]:
-        """The calls after a yes; none where they do not come whole in time."""
-        try:
-            async with asyncio.timeout(self._until - time.perf_counter()):
-                await self._read(lambda _: False)
-        except TimeoutError:
-            logger.warning("turn %d: tool call came too late, counted as no", self._turn.plan.turn)
-        except EngineDead as dead:
-            logger.error("turn %d: tool engine died in its call, counted as no: %s", self._turn.plan.turn, dead)
-        finally:
-            await self.close()
-        return parse_calls(self._text)
-
-    async def _read(self, enough: Callable[[str], bool]) -> bool:
-        if self._deltas is None:
-            raise EngineDead("the tool engine is not ready")
-        async for delta in self._deltas:
-            self._turn.tool_prompt_tokens = delta.prompt_tokens
-            self._turn.tool_completion_tokens += len(delta.token_ids)
-            self._text += delta.text
-            if enough(self._text):
-                return True
-        return decision(self._text) is not None
-
-    async def close(self) -> None:
-        """Abort the request if it still runs."""
-        if self._deltas is not None:
-            await self._deltas.aclose()
+    async def _emit(self, frame: str) -> None:
+        if not self._muted:
+            await self._send(frame)
 
 
 def _style(chat: ChatPlan | None) -> OutputStyle:
-    """What the style leaves out may bring a listed phrase together: its output is guarded once more."""
+    """Return the reply's output style. Removed marks may join a banned phrase, so the output is guarded once more."""
     if chat is None or chat.output_style == "raw":
         return RawStyle()
     return GuardedStyle(output_style(chat.output_style), chat.reply.automaton)
@@ -381,17 +311,17 @@ async def _next(pieces: AsyncGenerator[str, None]) -> str | None:
     return await anext(pieces, None)
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancel ``task`` and wait until it is over. A cancellation of the waiting itself is raised after that."""
+async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
+    """Cancel ``task`` and wait for its end. A cancellation of the caller is raised after that."""
     task.cancel()
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait({task})
-        except asyncio.CancelledError as again:
-            cancelled = again
+        except asyncio.CancelledError as error:
+            cancelled = error
     if not task.cancelled():
-        task.exception()  # looked at: it ended with what is being left anyway
+        task.exception()  # marks the exception as retrieved
     if cancelled is not None:
         raise cancelled
 

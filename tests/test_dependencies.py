@@ -79,7 +79,7 @@ def test_the_heart_of_inference_knows_no_room_but_their_plain_parts() -> None:
     """Sessions, turns and prompts run without a database: of the other rooms they know frozen data and limits alone."""
     plain = {
         "accounts.callers", "accounts.limits", "accounts.token_budget", "accounts.usage", "accounts.connection_slots",
-        "accounts.credentials", "personas.snapshot",
+        "accounts.credentials", "personas.snapshot", "personas.macros",
     }  # fmt: skip
     for path in MODULES:
         name = name_of(path)

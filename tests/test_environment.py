@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from inference.engines.sampling import SAMPLING_KEYS, Sampling
-from inference.prompting.persona_resolver import PromptLimits
+from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import SessionPolicy
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from yapserver.env import Environment
 from yapserver.runtime import prompt_limits, sampling_rules, session_policy
 

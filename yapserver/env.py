@@ -243,6 +243,11 @@ class Environment(BaseSettings):
         description="host names that HTTP requests may name, separated by commas; empty: the names of this machine and "
         "of `CSRF_TRUSTED_ORIGINS` while `HOST` is a loopback address, else every name",
     )
+    PREFIX_SHARING: Annotated[Literal["key", "all"], BeforeValidator(_lower)] = Field(
+        "key",
+        description="who shares cached prompt prefixes: `key`, each API key has its own; `all`, every key of the "
+        "server, for a server with one tenant",
+    )
     LOG_TEXT: bool = Field(False, description="1: write the conversation's text to the log")
     LOG_FILE: Path | None = Field(
         None, description="log file, rotated at 100 MB; empty: log to stderr (`scripts/main.sh` sets a file)"

@@ -38,11 +38,14 @@ from inference.http.views import ServerStatus
 from inference.metrics import Metrics
 from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
+from inference.prompting.persona_encoder import PersonaEncoder
+from inference.prompting.persona_resolver import PersonaResolver
+from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session_registry import SessionRegistry
-from inference.turn import TurnPolicy
+from inference.tool_decision import ToolPolicy
+from inference.turn_plan import TurnPolicy
 from personas import changes as catalogue_changes
 from personas import tokens
 from personas.phrase_files import load_phrase_file
@@ -84,21 +87,24 @@ def session_policy(env: Environment) -> SessionPolicy:
     return SessionPolicy(
         turn=TurnPolicy(
             concurrent=env.CONCURRENT_MODEL_CALL,
-            gen_timeout=env.GEN_TIMEOUT_S,
-            tool_timeout=env.TOOL_TIMEOUT_S,
-            tool_hard_timeout=None if hard < 0 else hard / 1000,
-            tool_max_out=env.TOOL_MAX_OUT,
+            reply_timeout_s=env.GEN_TIMEOUT_S,
             prebuffer_max_chars=env.PREBUFFER_MAX_CHARS,
-            flush_seconds=env.STREAM_FLUSH_MS / 1000,
+            flush_delay_s=env.STREAM_FLUSH_MS / 1000,
+            tool=ToolPolicy(
+                max_out=env.TOOL_MAX_OUT,
+                timeout_s=env.TOOL_TIMEOUT_S,
+                hard_timeout_s=None if hard < 0 else hard / 1000,
+            ),
             check_screen_prefix=env.CHECK_SCREEN_PREFIX,
         ),
         max_out=env.CHAT_MAX_OUT,
         screen_checked_prefix=env.SCREEN_CHECKED_PREFIX,
-        idle_timeout=env.WS_IDLE_TIMEOUT_S,
+        idle_timeout_s=env.WS_IDLE_TIMEOUT_S,
         close_client_request=env.WS_CLOSE_CLIENT_REQUEST_CODE,
         close_idle=env.WS_CLOSE_IDLE_CODE,
         close_unauthorized=env.WS_CLOSE_UNAUTHORIZED_CODE,
         log_text=env.LOG_TEXT,
+        share_prefixes=env.PREFIX_SHARING == "all",
     )
 
 
@@ -158,7 +164,7 @@ class ServerRuntime:
             budget = MemoryTokenBudget(self._tokens_today)
         self.serving = ServingContext(
             engines=service,
-            resolver=PersonaResolver(None, None, limits, PhraseStore(None)),
+            resolver=PersonaResolver(PersonaEncoder(None, None, limits), PhraseStore(None)),
             decoder=Decoder(
                 rules,
                 personality_max_len=env.PERSONALITY_MAX_LEN,
@@ -172,7 +178,7 @@ class ServerRuntime:
             metrics=Metrics(),
         )
         self.registry = SessionRegistry()
-        self.serving.metrics.watch(self.registry)
+        self.serving.metrics.register_gauges(self.registry.__len__, lambda: self.registry.running)
         self.admission = Admission(
             find_caller=self._find_caller,
             slots=slots,
@@ -209,9 +215,9 @@ class ServerRuntime:
         form = self._formats[engine.role] = ChatFormat(
             engine.tokenizer, utterance_max_tokens=self._env.USER_UTT_MAX_TOKENS
         )
-        limits = self.serving.resolver.limits
+        limits = self.serving.resolver.encoder.limits
         if engine.role is EngineRole.TOOL:
-            return PersonaResolver(None, form, limits, PhraseStore(None)).tool_warm_ids()
+            return PersonaEncoder(None, form, limits).tool_warm_ids()
         return [
             [*form.persona("You are a friendly character."), *form.turn(form.user("Hello", first=True), first=True)]
         ]
@@ -224,8 +230,9 @@ class ServerRuntime:
             logger.critical("the engines do not come up: %s", dead)
             return
         chat, tool = self._formats.get(EngineRole.CHAT), self._formats.get(EngineRole.TOOL)
-        serving.resolver = PersonaResolver(chat, tool, serving.resolver.limits, PhraseStore(chat))
-        tokens.use(TokenCounts(chat, tool, serving.resolver.limits))
+        encoder = PersonaEncoder(chat, tool, serving.resolver.encoder.limits)
+        serving.resolver = PersonaResolver(encoder, PhraseStore(chat))
+        tokens.use(TokenCounts(chat, tool, encoder.limits))
         serving.ledger.start()
         try:
             await self.config_watcher.start()

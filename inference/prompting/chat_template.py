@@ -91,14 +91,16 @@ class ChatFormat:
         """The texts of the model's tokens. Takes a fraction of a second."""
         return Vocabulary(self._tokenizer)
 
-    # -- what the record asks (history.ExchangeFormat) ---------------------------------------------
+    # -- history.ExchangeFormat --------------------------------------------------------------------
 
-    def encode_line(self, line: ExchangeText, *, first: bool) -> Exchange:
-        user_ids = [] if line.user is None else self.user(line.user, first=first)
-        return Exchange(line, user_ids, self.reply(line.reply))
+    def encode_exchange(self, text: ExchangeText, *, first: bool) -> Exchange:
+        """See :class:`inference.prompting.history.ExchangeFormat`."""
+        user_ids = [] if text.user is None else self.user(text.user, first=first)
+        return Exchange(text, user_ids, self.reply(text.reply))
 
-    def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
-        user_ids = None if exchange.line.user is None else exchange.user_ids
+    def exchange_ids(self, exchange: Exchange, *, first: bool) -> list[int]:
+        """See :class:`inference.prompting.history.ExchangeFormat`."""
+        user_ids = None if exchange.text.user is None else exchange.user_ids
         return [*self.turn(user_ids, first=first), *exchange.reply_ids]
 
     # -- taking the template apart -----------------------------------------------------------------

@@ -1,85 +1,155 @@
-"""What was said in one session, for both engines: the chat engine's record and the tool engine's transcript."""
+"""The history of one session for both engines: the chat engine's exchanges and the tool engine's transcript."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
+from inference.prompting.heard import Heard
 from inference.prompting.history import Exchange, ExchangeText, History
-from inference.prompting.persona_resolver import PersonaResolver, ResolvedPersona
+from inference.prompting.persona import ResolvedPersona
+from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
-from inference.turn import Turn
+from inference.turn_result import EncodedUtterance, EndReason, TurnResult
+
+# Characters. The user's texts of superseded turns are joined up to this length; older text is dropped first.
+MAX_PENDING_CHARS = 1000
 
 
 class Conversation:
-    """The two bounded records of a session, kept in step. An engine that is not deployed has none."""
+    """Two bounded histories with the same exchanges. An engine that is not deployed has none.
 
-    def __init__(self, resolver: PersonaResolver) -> None:
-        self._casting = resolver
-        self._chat = History(resolver.chat, resolver.history_limit(None)) if resolver.chat else None
-        self._tool = History(resolver.transcript, resolver.tool_history_limit(None)) if resolver.transcript else None
+    A user text whose turn was cancelled before anything was delivered is *pending*: :meth:`joined` puts it in front of
+    the next user text, so that no empty assistant turn appears in a prompt.
+    """
 
-    def become(self, character: ResolvedPersona) -> None:
-        """Another character speaks: what was said stays, the room for it follows the persona's length."""
+    def __init__(self, encoder: PersonaEncoder) -> None:
+        self._encoder = encoder
+        limits = encoder.limits
+        self._chat = History(encoder.chat, limits.chat_history(0)) if encoder.chat else None
+        self._tool = History(encoder.transcript, limits.tool_transcript(0)) if encoder.transcript else None
+        self._pending: str | None = None
+        self._pending_before = ""  # restored when the turn that took it fails
+        self._last_reply: str | None = None  # of the client's last turn, as far as it was delivered
+
+    # -- prompts -----------------------------------------------------------------------------------
+
+    def joined(self, text: str | None) -> str | None:
+        """Take the pending user text and return it joined with ``text``; None where both are absent."""
+        pending, self._pending = self._pending, None
+        self._pending_before = pending or ""
+        return "\n".join(filter(None, (pending, text))) or None
+
+    def encode(self, text: str | None, *, ask_tool: bool) -> EncodedUtterance:
+        """Encode one user text, once for each engine that reads it in this turn."""
+        chat, transcript = self._encoder.chat, self._encoder.transcript
+        if text is None:
+            return EncodedUtterance(None)
+        return EncodedUtterance(
+            text,
+            chat.user(text, first=not self._chat) if chat is not None else None,
+            transcript.user(text) if transcript is not None and ask_tool else None,
+        )
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Encode the part of a delivered reply that generated ids do not spell."""
+        chat = self._encoder.chat
+        return chat.text.encode(text) if chat is not None else []
+
+    def chat_prompt(self, persona: ResolvedPersona, utterance: EncodedUtterance) -> list[int]:
+        """Return the chat engine's whole prompt: persona, history, this user message."""
+        chat = self._encoder.chat
+        assert chat is not None
+        assert self._chat is not None
+        return [*persona.chat_ids, *self._chat.ids, *chat.turn(utterance.chat_ids, first=not self._chat)]
+
+    def tool_prompt(self, persona: ResolvedPersona, utterance: EncodedUtterance) -> list[int] | None:
+        """Return the tool engine's whole prompt; None where it is not asked."""
+        transcript = self._encoder.transcript
+        if transcript is None or self._tool is None or utterance.tool_ids is None:
+            return None
+        return [*persona.tool_ids, *self._tool.ids, *transcript.decision(utterance.tool_ids)]
+
+    def chat_prefix(self, persona: ResolvedPersona) -> list[int]:
+        """Return the ids that begin the chat engine's next prompt, independent of the next user message."""
+        return [*persona.chat_ids, *(self._chat.ids if self._chat is not None else ())]
+
+    def tool_prefix(self, persona: ResolvedPersona) -> list[int]:
+        """Return the ids that begin the tool engine's next prompt."""
+        return [*persona.tool_ids, *(self._tool.ids if self._tool is not None else ())]
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def switch_persona(self, persona: ResolvedPersona) -> None:
+        """Adapt the histories' limits to the length of another persona. The exchanges stay."""
+        limits = self._encoder.limits
         if self._chat is not None:
-            self._chat.limit(self._casting.history_limit(character))
+            self._chat.limit(limits.chat_history(len(persona.chat_ids)))
         if self._tool is not None:
-            self._tool.limit(self._casting.tool_history_limit(character))
+            self._tool.limit(limits.tool_transcript(len(persona.tool_ids)))
 
-    async def replace(self, lines: Sequence[ExchangeText]) -> None:
-        """Take a client's own record. In a thread where it is long and all of it is new."""
-        fresh = not any(map(len, filter(None, (self._chat, self._tool))))
-        if fresh and sum(len(line.user or "") + len(line.reply) for line in lines) > LONG_TEXT_CHARS:
-            await asyncio.to_thread(self._replace, lines)
+    async def replace(self, texts: Sequence[ExchangeText]) -> None:
+        """Take the client's own history. A long history is compared and encoded in a thread."""
+        self._pending = self._last_reply = None
+        if sum(len(text.user or "") + len(text.reply) for text in texts) > LONG_TEXT_CHARS:
+            await asyncio.to_thread(self._replace, texts)
         else:
-            self._replace(lines)
+            self._replace(texts)
 
-    def _replace(self, lines: Sequence[ExchangeText]) -> None:
-        for record in (self._chat, self._tool):
-            if record is not None:
-                record.replace(lines)
+    def _replace(self, texts: Sequence[ExchangeText]) -> None:
+        for history in self._histories():
+            history.replace(texts)
 
-    def cut_last_reply(self, heard: int) -> None:
-        """The user heard only so many characters of the last reply."""
-        for record in (self._chat, self._tool):
-            if record is not None:
-                record.cut_last_reply(heard)
+    def append(self, result: TurnResult) -> bool:
+        """Record an ended turn as far as it was delivered.
 
-    def remember(self, turn: Turn) -> bool:
-        """After a turn, however it ended: what was said, and what was delivered. True when a record was trimmed for
-        it: the next prompt begins as none before it did."""
-        delivered, form, transcript = turn.delivered(), self._casting.chat, self._casting.transcript
-        if turn.ended_by in ("timeout", "error") and not delivered:
-            return False
+        Returns:
+            True where a history was trimmed, so that the next prompt has another prefix than this turn's.
+        """
+        self._last_reply = None
+        if not result.delivered:
+            if result.ended_by in (EndReason.TIMEOUT, EndReason.ERROR):
+                self._pending = self._pending_before or None  # the client repeats a turn that failed
+                return False
+            if result.ended_by is EndReason.CANCELLED:
+                self._keep_pending(result.utterance.text)
+                return False
+        self._last_reply = result.delivered
+        text = ExchangeText(result.utterance.text, result.delivered)
         trimmed = False
-        line = ExchangeText(turn.plan.utterance, delivered)
-        if self._chat is not None and form is not None:
-            user_ids = [] if turn.user_text is None else form.user(turn.user_text, first=not len(self._chat))
-            trimmed = self._chat.append(Exchange(line, user_ids, turn.delivered_ids(form.text.encode)))
-        if self._tool is not None and transcript is not None:
-            trimmed |= self._tool.append(transcript.encode_line(line, first=not len(self._tool)))
+        if self._chat is not None:
+            trimmed = self._chat.append(Exchange(text, result.utterance.chat_ids or [], result.reply_ids))
+        if self._tool is not None and (transcript := self._encoder.transcript) is not None:
+            line = result.utterance.tool_ids
+            if line is None and text.user is not None:
+                line = transcript.user(text.user)
+            user_ids = [] if line is None else transcript.past_user(line)
+            trimmed |= self._tool.append(Exchange(text, user_ids, transcript.past_reply(text.reply)))
         return trimmed
 
-    def prefix(self, character: ResolvedPersona) -> list[int]:
-        """What the chat engine's next prompt begins with, whatever is said."""
-        return [*character.chat_ids, *(self._chat.ids if self._chat is not None else ())]
+    def cut_last_reply(self, heard: Heard) -> None:
+        """Cut the reply of the client's last turn to the part that the user heard. Older replies never change.
 
-    def tool_prefix(self, character: ResolvedPersona) -> list[int]:
-        """The same of the tool engine's next prompt."""
-        return [*character.tool_ids, *(self._tool.ids if self._tool is not None else ())]
+        Where nothing was heard the exchange is removed and its user text becomes pending.
+        """
+        if self._last_reply is None:
+            return
+        characters = heard.code_points_of(self._last_reply)
+        self._last_reply = self._last_reply[:characters]
+        last = next((history.texts[-1] for history in self._histories() if len(history)), None)
+        for history in self._histories():
+            if not len(history):
+                continue
+            if characters:
+                history.cut_last_reply(characters)
+            else:
+                history.drop_last()
+        if not characters:
+            self._last_reply = None
+            self._keep_pending(last.user if last else None)
 
-    def chat_prompt(self, character: ResolvedPersona, user_text: str | None) -> list[int]:
-        """The chat engine's whole prompt: persona, record, this turn. Only this turn's text is encoded."""
-        form = self._casting.chat
-        assert form is not None
-        assert self._chat is not None
-        first = not len(self._chat)
-        user_ids = None if user_text is None else form.user(user_text, first=first)
-        return [*character.chat_ids, *self._chat.ids, *form.turn(user_ids, first=first)]
+    def _keep_pending(self, text: str | None) -> None:
+        self._pending = (text or "")[-MAX_PENDING_CHARS:] or None
 
-    def tool_prompt(self, character: ResolvedPersona, utterance: str) -> list[int] | None:
-        """The tool engine's whole prompt, None where it is not deployed."""
-        transcript = self._casting.transcript
-        if transcript is None or self._tool is None:
-            return None
-        return [*character.tool_ids, *self._tool.ids, *transcript.utterance(utterance)]
+    def _histories(self) -> list[History]:
+        return [history for history in (self._chat, self._tool) if history is not None]

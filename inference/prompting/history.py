@@ -1,8 +1,8 @@
-"""The conversation so far, bounded, as token ids: what was said is encoded once and never again.
+"""The conversation history of one session for one model: a bounded list of exchanges with their token ids.
 
-The record is a list of exchanges. How an exchange becomes ids is the format's business (a chat template, or the tool
-engine's plain transcript); when the record grows over its limit, whole old exchanges go in one larger step, so that the
-prefix that the engine has cached stays the same for many turns.
+Each text is encoded once. An :class:`ExchangeFormat` (a chat template, or the tool engine's transcript) turns an
+exchange into prompt ids. When the history exceeds its limit, whole old exchanges are dropped in one large step, so that
+the cached prefix in the engine stays valid for many turns.
 """
 
 from __future__ import annotations
@@ -12,45 +12,48 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-TRIM_TO = 0.6  # of the limit: after a trim the prefix holds for many turns, not for one
+TRIM_TO = 0.6  # fraction of the limit that a trim keeps; a trim to 1.0 would change the prefix in every turn
 _LABEL = re.compile(r"(user|assistant):[ \t]?", re.IGNORECASE)
 
 
 class HistoryError(ValueError):
-    """A ``history_text`` that is not lines of ``User: …`` and ``Assistant: …``."""
+    """A ``history_text`` that does not consist of ``User: …`` and ``Assistant: …`` lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeText:
-    """One exchange as text: what the user said (None: the character spoke first) and what was answered."""
+    """One exchange as text: the user's message (None where the character spoke first) and the reply."""
 
     user: str | None
     reply: str
 
     @property
     def key(self) -> tuple[str | None, str]:
-        """What two equal lines share: everything but white space, which line-based clients cannot keep."""
+        """The comparison key of two exchanges: both texts without differences in white space.
+
+        Clients that keep history as lines lose white space.
+        """
         return None if self.user is None else _squeezed(self.user), _squeezed(self.reply)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange with its ids. ``user_ids`` and ``reply_ids`` hold the contents alone, no template tokens."""
+    """An exchange with its token ids. ``user_ids`` and ``reply_ids`` hold the contents without template tokens."""
 
-    line: ExchangeText
+    text: ExchangeText
     user_ids: Sequence[int]
     reply_ids: Sequence[int]
 
 
 class ExchangeFormat(Protocol):
-    """How exchanges become ids for one model."""
+    """Turns exchanges into the token ids of one model's prompt."""
 
-    def encode_line(self, line: ExchangeText, *, first: bool) -> Exchange:
-        """Encode the contents of one exchange; ``first``: nothing was said before it."""
+    def encode_exchange(self, text: ExchangeText, *, first: bool) -> Exchange:
+        """Encode the contents of one exchange. ``first`` is True where the exchange opens the conversation."""
         ...
 
-    def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
-        """The ids of one past exchange, template tokens included, as it stands in a prompt."""
+    def exchange_ids(self, exchange: Exchange, *, first: bool) -> list[int]:
+        """Return the ids of one past exchange as a prompt contains them, template tokens included."""
         ...
 
 
@@ -59,43 +62,51 @@ def _squeezed(text: str) -> str:
 
 
 def parse_history_text(text: str) -> tuple[ExchangeText, ...]:
-    """``User: …`` / ``Assistant: …`` lines to exchanges; a line without a label continues the one above.
+    """Split ``User: …`` / ``Assistant: …`` lines into exchanges.
 
-    Two lines of the same speaker in a row are one. A user line that nobody answered keeps an empty reply.
-    Raises :class:`HistoryError` where the text begins with something else.
+    A line without a label continues the line above. Consecutive lines of one speaker form one message. A user message
+    without an answer keeps an empty reply.
+
+    Raises:
+        HistoryError: the text begins with a line that has no label.
     """
-    spoken: list[tuple[bool, list[str]]] = []  # (is the user, lines)
+    messages: list[tuple[bool, list[str]]] = []  # (is the user's, lines)
     for raw in text.splitlines():
         label = _LABEL.match(raw.lstrip())
         if label:
             is_user, content = label[1].lower() == "user", raw.lstrip()[label.end() :]
-            if spoken and spoken[-1][0] == is_user:
-                spoken[-1][1].append(content)
+            if messages and messages[-1][0] == is_user:
+                messages[-1][1].append(content)
             else:
-                spoken.append((is_user, [content]))
-        elif spoken:
-            spoken[-1][1].append(raw)
+                messages.append((is_user, [content]))
+        elif messages:
+            messages[-1][1].append(raw)
         elif raw.strip():
             raise HistoryError("history_text must be lines of 'User: …' and 'Assistant: …'")
-    lines: list[ExchangeText] = []
+    exchanges: list[ExchangeText] = []
     user: str | None = None
-    for is_user, content_lines in spoken:
-        content = "\n".join(content_lines).strip()
+    for is_user, lines in messages:
+        content = "\n".join(lines).strip()
         if is_user:
             user = content
         else:
-            lines.append(ExchangeText(user, content))
+            exchanges.append(ExchangeText(user, content))
             user = None
     if user is not None:
-        lines.append(ExchangeText(user, ""))
-    return tuple(lines)
+        exchanges.append(ExchangeText(user, ""))
+    return tuple(exchanges)
 
 
 class History:
-    """The bounded record of one session for one model. Not shared, not thread-safe."""
+    """The bounded history of one session for one model. Not thread-safe.
 
-    def __init__(self, form: ExchangeFormat, max_tokens: int) -> None:
-        self._form = form
+    Args:
+        exchange_format: turns exchanges into ids.
+        max_tokens: the limit of :attr:`ids`.
+    """
+
+    def __init__(self, exchange_format: ExchangeFormat, max_tokens: int) -> None:
+        self._format = exchange_format
         self._max_tokens = max_tokens
         self._exchanges: list[Exchange] = []
         self._ids: list[int] = []
@@ -103,43 +114,44 @@ class History:
 
     @property
     def ids(self) -> list[int]:
-        """All kept exchanges as ids. Do not change the list."""
+        """The prompt ids of all kept exchanges. Callers must not change the list."""
         return self._ids
 
     @property
-    def lines(self) -> tuple[ExchangeText, ...]:
-        return tuple(exchange.line for exchange in self._exchanges)
+    def texts(self) -> tuple[ExchangeText, ...]:
+        """The texts of all kept exchanges, oldest first."""
+        return tuple(exchange.text for exchange in self._exchanges)
 
     def __len__(self) -> int:
         return len(self._exchanges)
 
     def append(self, exchange: Exchange) -> bool:
-        """Add what was just said and delivered. True when the record was full and lost its oldest turns."""
+        """Add the newest exchange. Returns True where the history was full and lost its oldest exchanges."""
         self._exchanges.append(exchange)
-        self._ids += self._form.exchange(exchange, first=len(self._exchanges) == 1)
-        return self._bound()
+        self._ids += self._format.exchange_ids(exchange, first=len(self._exchanges) == 1)
+        return self._trim()
 
     def limit(self, max_tokens: int) -> None:
-        """Change the limit (another persona leaves more or less room)."""
+        """Change the limit: another persona leaves more or less room."""
         self._max_tokens = max_tokens
-        self._bound()
+        self._trim()
 
-    def replace(self, lines: Sequence[ExchangeText]) -> None:
-        """Take a client's own record. Where it equals ours, our ids stay; only what differs is encoded."""
-        lines = lines[-self._max_tokens :] if self._max_tokens else ()  # each takes a token at least
-        ours, theirs = [exchange.line.key for exchange in self._exchanges], [line.key for line in lines]
+    def replace(self, texts: Sequence[ExchangeText]) -> None:
+        """Take the client's own history. Exchanges that equal kept ones keep their ids; the others are encoded."""
+        texts = texts[-self._max_tokens :] if self._max_tokens else ()  # an exchange has at least one token
+        ours, theirs = [exchange.text.key for exchange in self._exchanges], [text.key for text in texts]
         start, same = self._alignment(ours, theirs)
         known = dict(zip(ours, self._exchanges, strict=True))
         kept: list[Exchange] = []
         room = self._max_tokens
-        for index in range(len(lines) - 1, start - 1, -1):
+        for index in range(len(texts) - 1, start - 1, -1):
             if index < start + same:
                 exchange = self._exchanges[index - start]
             else:
-                exchange = known.get(theirs[index]) or self._form.encode_line(lines[index], first=not index)
+                exchange = known.get(theirs[index]) or self._format.encode_exchange(texts[index], first=not index)
             kept.append(exchange)
-            room -= len(self._form.exchange(exchange, first=False))
-            if room < 0:  # what is older would be trimmed in any case, so it need not be encoded
+            room -= len(self._format.exchange_ids(exchange, first=False))
+            if room < 0:  # a trim would drop every older exchange, so none of them is encoded
                 break
         kept.reverse()
         if same == len(self._exchanges) == len(kept):
@@ -147,23 +159,31 @@ class History:
         self._trimmed = self._trimmed and same > 0
         self._exchanges = kept
         self._rebuild()
-        self._bound()
+        self._trim()
 
-    def cut_last_reply(self, heard: int) -> None:
-        """The user heard only the first ``heard`` characters of the last reply: forget the rest."""
-        if not self._exchanges or heard >= len(self._exchanges[-1].line.reply):
+    def cut_last_reply(self, characters: int) -> None:
+        """Keep the first ``characters`` code points of the last reply. The user's ids stay as the engine saw them."""
+        if not self._exchanges or characters >= len(self._exchanges[-1].text.reply):
             return
         last = self._exchanges[-1]
-        line = replace(last.line, reply=last.line.reply[:heard])
-        encoded = self._form.encode_line(line, first=len(self._exchanges) == 1)
-        # The user's ids stay as the engine saw them.
-        self._exchanges[-1] = Exchange(line, last.user_ids, encoded.reply_ids)
+        text = replace(last.text, reply=last.text.reply[:characters])
+        encoded = self._format.encode_exchange(text, first=len(self._exchanges) == 1)
+        self._exchanges[-1] = Exchange(text, last.user_ids, encoded.reply_ids)
         self._rebuild()
 
-    def _alignment(self, ours: Sequence[object], theirs: Sequence[object]) -> tuple[int, int]:
-        """(first line of theirs that meets our first exchange, how many exchanges are equal from there).
+    def drop_last(self) -> None:
+        """Remove the newest exchange, if there is one."""
+        if self._exchanges:
+            self._exchanges.pop()
+            self._rebuild()
 
-        A record that was trimmed begins somewhere inside the client's; one that was not begins where theirs begins.
+    def _alignment(self, ours: Sequence[object], theirs: Sequence[object]) -> tuple[int, int]:
+        """Find where the kept exchanges occur in the client's history.
+
+        A history that was trimmed begins somewhere inside the client's; otherwise both begin together.
+
+        Returns:
+            (index into ``theirs`` of our first exchange, number of equal exchanges from there).
         """
         best = (0, 0)
         for start in range(len(theirs) if self._trimmed else min(1, len(theirs))):
@@ -176,17 +196,17 @@ class History:
                 best = (start, same)
         return best
 
-    def _bound(self) -> bool:
+    def _trim(self) -> bool:
         if len(self._ids) <= self._max_tokens:
             return False
         goal = int(self._max_tokens * TRIM_TO)
-        sizes = [len(self._form.exchange(exchange, first=False)) for exchange in self._exchanges]
+        sizes = [len(self._format.exchange_ids(exchange, first=False)) for exchange in self._exchanges]
         kept = sum(sizes)
         dropped = 0
         while kept > goal and dropped < len(sizes) - 1:
             kept -= sizes[dropped]
             dropped += 1
-        if kept > self._max_tokens:  # one exchange alone is over the limit
+        if kept > self._max_tokens:  # one exchange alone exceeds the limit
             dropped = len(sizes)
         del self._exchanges[:dropped]
         self._trimmed = True
@@ -194,9 +214,9 @@ class History:
         return True
 
     def _rebuild(self) -> None:
-        self._ids = flatten(self._form.exchange(e, first=not n) for n, e in enumerate(self._exchanges))
+        self._ids = flatten(self._format.exchange_ids(e, first=not n) for n, e in enumerate(self._exchanges))
 
 
 def flatten(parts: Iterable[Iterable[int]]) -> list[int]:
-    """One list of ids out of many."""
+    """Join lists of token ids into one list."""
     return [token for part in parts for token in part]

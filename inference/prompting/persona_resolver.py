@@ -1,268 +1,245 @@
-"""Who a session speaks as, ready to use: a persona's text as ids, its sampling, its phrases compiled.
-
-Everything here is computed once per persona or per phrase list and shared by all sessions; a session only holds
-references.
-"""
+"""Chooses the persona of a session and resolves it for a turn, under the catalogue and the key's rights in force."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
+from datetime import datetime
 
 from accounts.callers import Caller
-from inference.phrases.compiled import CompiledPhrases, PhraseStore
-from inference.prompting.chat_template import ChatFormat
-from inference.prompting.text_encoder import LONG_TEXT_CHARS
+from inference.phrases.compiled import PhraseStore
+from inference.prompting.persona import (
+    PersonaError,
+    PersonaFields,
+    PersonaProblem,
+    ResolvedPersona,
+    SessionPersona,
+)
+from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT
-from inference.prompting.transcript import TranscriptFormat
-from inference.protocol.errors import ErrorCode, ProtocolError
-from inference.protocol.messages import PersonaFields
+from personas.macros import ExpansionTooLong, display_user_name, expand, steady_moment
 from personas.snapshot import Catalogue, PersonaSnapshot
 
-DEFAULT_USER_NAME = "the user"  # what {{user}} is where a client does not say who it is
-# No tokenizer in use packs more characters into a token on average than this: a longer text need not be encoded to
-# be refused.
-MAX_CHARS_PER_TOKEN = 24
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLimits:
-    """Tokens that the server allows for each part of a prompt."""
-
-    chat_prompt: int = 1800
-    tool_prompt: int = 1450
-    history: int = 3000
-    tool_history: int = 1200
-    utterance: int = 350
-    chat_context: int = 5160
-    chat_reply: int = 150
-    tool_context: int = 3000
-    tool_reply: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedPersona:
-    """Everything a turn needs of a persona. ``snapshot`` is None where the client wrote its own prompt without
-    naming one.
-
-    ``chat_ids`` and ``tool_ids`` begin every prompt of the two engines (empty where the engine is not deployed).
-    """
-
-    gender: str | None
-    personality: str | None
-    chat_prompt: str | None
-    tool_prompt: str
-    chat_ids: tuple[int, ...]
-    tool_ids: tuple[int, ...]
-    compiled_phrases: CompiledPhrases
-    snapshot: PersonaSnapshot | None = None
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    output_style: str = "raw"
-    own_prompt: bool = False  # chat_prompt came from the client
-
-    @property
-    def slug(self) -> str | None:
-        return self.snapshot.slug if self.snapshot else None
+DEFAULT_CHARACTER_NAME = "the character"  # {{char}} in a prompt of the client without a stored persona
 
 
 class PersonaResolver:
-    """Makes characters out of what messages say and what the catalogue holds. One per process.
+    """Pure functions of a message, the session's stored choice, the caller's rights and the catalogue. One per process.
 
-    ``chat`` and ``tool`` are the formats of the deployed engines, None for the one that is not deployed.
-    ``phrases`` holds the compiled phrase lists, and the catalogue in force with them.
+    Args:
+        encoder: encodes prompts for the deployed engines.
+        phrases: the compiled phrase lists and the catalogue in force.
     """
 
-    def __init__(
-        self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits, phrases: PhraseStore
-    ) -> None:
-        self.chat = chat
-        self.transcript = TranscriptFormat(tool, utterance_max_tokens=limits.utterance) if tool else None
-        self.limits = limits
-        self._tool = tool
+    def __init__(self, encoder: PersonaEncoder, phrases: PhraseStore) -> None:
+        self.encoder = encoder
         self.phrases = phrases
-        self._chat_ids = lru_cache(maxsize=512)(self._encode_chat)
-        self._tool_ids = lru_cache(maxsize=512)(self._encode_tool)
-
-    # -- the catalogue -----------------------------------------------------------------------------
 
     @property
     def catalogue(self) -> Catalogue:
-        """The version in force. Replaced whole: what a turn has taken from it stays one version."""
+        """The catalogue in force. An edit replaces the object; nobody edits it in place."""
         return self.phrases.catalogue
 
-    # -- characters --------------------------------------------------------------------------------
+    # -- choosing ------------------------------------------------------------------------------------
 
-    def cast(
+    def choose(
         self,
         fields: PersonaFields,
-        before: ResolvedPersona | None,
-        tool_prompt: str | None,
-        user_name: str | None,
+        current: SessionPersona | None,
         caller: Caller,
-    ) -> ResolvedPersona:
-        """The character that a message of this caller asks for, ``before`` being the session's own so far.
+        *,
+        tool_template: str | None = None,
+        user_name: str | None = None,
+        session_id: str = "",
+    ) -> SessionPersona:
+        """Return the session's persona after a message.
 
-        Raises :class:`ProtocolError` where the message leaves it unknown, or asks for what the key may not have.
+        The prompt is the message's own, else that of the named persona, else that of the stored persona with this
+        gender and personality, else the one that the session has.
+
+        Args:
+            fields: the persona fields of the message.
+            current: the session's persona so far; None for a new session.
+            caller: the key's current rights.
+            tool_template: the message's own tool prompt; None where the message has none.
+            user_name: the user's name from the message; None keeps the session's.
+            session_id: the id of a new session; an existing session keeps its own.
+
+        Returns:
+            ``current`` itself where the message changes nothing.
+
+        Raises:
+            PersonaError: fields that are missing, unknown, or not allowed for this key.
         """
         if fields.chat_prompt is not None and not caller.own_chat_prompt:
-            raise ProtocolError(ErrorCode.INVALID_CHAT_PROMPT, "this key may not bring its own chat_prompt")
-        if tool_prompt is not None and not caller.own_tool_prompt:
-            raise ProtocolError(ErrorCode.INVALID_TOOL_PROMPT, "this key may not bring its own tool_prompt")
-        if before is None and fields.persona is None:
-            if fields.gender is None:
-                raise ProtocolError(ErrorCode.MISSING_GENDER, "a session's first start needs gender, or persona")
-            if fields.personality is None:
-                raise ProtocolError(
-                    ErrorCode.MISSING_PERSONALITY, "a session's first start needs personality, or persona"
-                )
-        if before is not None:
-            before = self.renewed(before, user_name)
-            if not fields and tool_prompt is None:
-                return before
-            if fields.persona is None and (fields.gender or fields.personality):
-                fields = replace(
-                    fields,
-                    gender=fields.gender or before.gender,
-                    personality=fields.personality or before.personality,
-                )
-        snapshot: PersonaSnapshot | None = self.stored(fields, caller.personas)
-        same = before is not None and (fields.gender, fields.personality) in (
-            (None, None),
-            (before.gender, before.personality),
+            raise _no_own_chat_prompt()
+        if tool_template is not None and not caller.own_tool_prompt:
+            raise _no_own_tool_prompt()
+        if current is None:
+            _require_labels(fields)
+            current = SessionPersona(None, session_id=session_id)
+        chosen = replace(
+            current,
+            own_tool_template=tool_template or current.own_tool_template,
+            user_name=user_name or current.user_name,
+            moment=steady_moment(current.moment, datetime.now().astimezone()),
         )
-        if snapshot is None and before is not None and same and fields.persona is None:
-            snapshot = before.snapshot
-            if before.own_prompt and fields.chat_prompt is None:
-                fields = replace(fields, chat_prompt=before.chat_prompt)
-        return self.character(fields, snapshot=snapshot, before=before, tool_prompt=tool_prompt, user_name=user_name)
+        stored = self._stored(fields, current, caller)
+        if stored is None:
+            chosen = replace(
+                chosen,
+                gender=fields.gender or current.gender,
+                personality=fields.personality or current.personality,
+                own_chat_template=fields.chat_prompt or current.own_chat_template,
+            )
+        else:
+            chosen = replace(
+                chosen,
+                snapshot=stored,
+                gender=None if fields.gender == stored.gender else fields.gender,
+                personality=None if fields.personality == stored.personality else fields.personality,
+                own_chat_template=fields.chat_prompt,
+                own_tool_template=tool_template or (None if stored.tool_prompt else current.own_tool_template),
+            )
+        return current if chosen.same_as(current) else chosen
 
-    async def encode_ahead(self, fields: PersonaFields, before: ResolvedPersona | None, user_name: str | None) -> None:
-        """Where a message brings a long prompt that is new, encode it in a thread, for :meth:`cast` to find."""
-        if fields.chat_prompt is None or len(fields.chat_prompt) <= LONG_TEXT_CHARS:
-            return
-        prompt = fields.chat_prompt.replace("{{user}}", user_name or DEFAULT_USER_NAME)
-        if before is None or prompt != before.chat_prompt:
-            with suppress(ProtocolError):  # it is too long: cast says so, in its turn
-                await asyncio.to_thread(self._chat_ids, prompt)
-
-    def stored(self, fields: PersonaFields, allowed: frozenset[str] | None) -> PersonaSnapshot | None:
-        """The stored persona that a message names, by slug, else by gender and personality.
-
-        Raises ``unknown_persona`` for a slug that does not exist, is disabled, or is not this key's (``allowed``).
-        """
+    def _stored(self, fields: PersonaFields, current: SessionPersona, caller: Caller) -> PersonaSnapshot | None:
+        """Return the stored persona that a message names by slug, else by gender and personality; None for neither."""
         if fields.persona is not None:
             found = self.catalogue.by_slug(fields.persona)
-            if found is None or (allowed is not None and found.slug not in allowed):
-                raise ProtocolError(ErrorCode.UNKNOWN_PERSONA, f"there is no persona {fields.persona[:64]!r}")
+            if found is None or not _may_use(caller, found):
+                raise PersonaError(
+                    PersonaProblem.UNKNOWN_PERSONA, f"there is no persona {fields.persona[:64]!r} for this key"
+                )
             return found
-        if fields.gender is None or fields.personality is None:
+        if fields.gender is None and fields.personality is None:
             return None
-        return self.catalogue.by_style(fields.gender, fields.personality, allowed)
+        snapshot = current.snapshot
+        gender = fields.gender or current.gender or (snapshot.gender if snapshot else None)
+        personality = fields.personality or current.personality or (snapshot.personality if snapshot else None)
+        if gender is None or personality is None:
+            return None
+        # Of several personas with this style the session's own comes first: repeated labels change nothing.
+        if snapshot is not None and (gender, personality) == (snapshot.gender, snapshot.personality):
+            same = self.catalogue.by_slug(snapshot.slug)
+            if same is not None and _may_use(caller, same):
+                return same
+        return self.catalogue.by_style(gender, personality, caller.personas)
 
-    def character(
-        self,
-        fields: PersonaFields,
-        *,
-        snapshot: PersonaSnapshot | None,
-        before: ResolvedPersona | None,
-        tool_prompt: str | None,
-        user_name: str | None,
-    ) -> ResolvedPersona:
-        """The character after a message: its own prompt, else the stored persona's, else what the session has.
+    # -- resolving -----------------------------------------------------------------------------------
 
-        ``tool_prompt`` is the message's; ``before`` is what the session has. Raises ``missing_chat_prompt``,
-        ``chat_prompt_too_long``, ``tool_prompt_too_long``.
+    def resolve(self, chosen: SessionPersona, caller: Caller) -> ResolvedPersona:
+        """Return the persona as a turn uses it: newest version, rights checked, macros expanded, prompts encoded.
+
+        A persona that was disabled or deleted stays usable for the sessions that chose it before.
+
+        Raises:
+            PersonaError: the key's rights no longer cover the choice, no prompt is known, or a prompt is too long.
         """
-        prompt = fields.chat_prompt or (snapshot.chat_prompt if snapshot else None)
-        if prompt is None and before is not None:
-            prompt = before.chat_prompt
-        if prompt is None and self.chat is not None:
-            raise ProtocolError(ErrorCode.MISSING_CHAT_PROMPT, "no chat_prompt was given and no stored persona fits")
-        if prompt is not None:
-            prompt = prompt.replace("{{user}}", user_name or DEFAULT_USER_NAME)
-        tool_text = tool_prompt or (snapshot.tool_prompt if snapshot else None)
-        tool_text = tool_text or (before.tool_prompt if before else None) or DEFAULT_TOOL_PROMPT
-        gender = fields.gender or (snapshot.gender if snapshot else before.gender if before else None)
-        personality = fields.personality or (
-            snapshot.personality if snapshot else before.personality if before else None
-        )
+        snapshot = self._current_version(chosen.snapshot)
+        if snapshot is not None and not _may_use(caller, snapshot):
+            raise PersonaError(
+                PersonaProblem.UNKNOWN_PERSONA, f"this key may no longer use the persona {snapshot.slug!r}"
+            )
+        if chosen.own_chat_template is not None and not caller.own_chat_prompt:
+            raise _no_own_chat_prompt()
+        if chosen.own_tool_template is not None and not caller.own_tool_prompt:
+            raise _no_own_tool_prompt()
+        encoder = self.encoder
+        chat_prompt = self.chat_prompt(chosen, snapshot)
+        if chat_prompt is None and encoder.chat is not None:
+            raise PersonaError(
+                PersonaProblem.MISSING_CHAT_PROMPT, "no chat_prompt was given and no stored persona fits"
+            )
+        tool_template = chosen.own_tool_template or (snapshot.tool_prompt if snapshot else None) or DEFAULT_TOOL_PROMPT
+        tool_prompt = self._expand(tool_template, chosen, PersonaProblem.TOOL_PROMPT_TOO_LONG)
         return ResolvedPersona(
-            gender=gender,
-            personality=personality,
-            chat_prompt=prompt,
-            tool_prompt=tool_text,
-            chat_ids=self._chat_ids(prompt) if prompt is not None else (),
-            tool_ids=self._tool_ids(tool_text),
-            compiled_phrases=self.phrases.of(snapshot),
+            gender=chosen.gender or (snapshot.gender if snapshot else None),
+            personality=chosen.personality or (snapshot.personality if snapshot else None),
+            chat_prompt=chat_prompt,
+            tool_prompt=tool_prompt,
+            chat_ids=encoder.chat_ids(chat_prompt) if chat_prompt is not None else (),
+            tool_ids=encoder.tool_ids(tool_prompt),
+            phrases=self.phrases.of(snapshot),
             snapshot=snapshot,
             sampling=snapshot.sampling if snapshot else {},
             output_style=snapshot.output_style if snapshot else "raw",
-            own_prompt=fields.chat_prompt is not None
-            or (snapshot is None and before is not None and before.own_prompt),
+            user_name=chosen.user_name,
         )
 
-    def renewed(self, character: ResolvedPersona, user_name: str | None) -> ResolvedPersona:
-        """The same character after the catalogue changed: the new version of its persona, its own prompt kept."""
-        old = character.snapshot
-        new = self.catalogue.by_slug(old.slug) if old else None
-        if old is not None and new is None:
-            new = old  # disabled or deleted: sessions that have it keep it
-        compiled_phrases = self.phrases.of(new)
-        if new is old and compiled_phrases is character.compiled_phrases:
-            return character
-        fields = PersonaFields(
-            chat_prompt=character.chat_prompt if character.own_prompt else None,
-            gender=None if new is not old else character.gender,
-            personality=None if new is not old else character.personality,
-        )
-        return self.character(fields, snapshot=new, before=character, tool_prompt=None, user_name=user_name)
-
-    def chat_ids(self, chat_prompt: str) -> tuple[int, ...]:
-        """The ids of a persona's text. Raises ``chat_prompt_too_long``."""
-        return self._chat_ids(chat_prompt)
-
-    def prefix(self, stored_prompt: str) -> tuple[int, ...]:
-        """The ids that a stored persona's prompts begin with. Raises ``ValueError`` where it is too long to be used."""
+    async def encode_ahead(self, chosen: SessionPersona) -> None:
+        """Encode a long prompt of the client in a thread, before :meth:`resolve` needs the ids on the serving loop."""
+        if chosen.own_chat_template is None:
+            return
         try:
-            return self._chat_ids(stored_prompt.replace("{{user}}", DEFAULT_USER_NAME))
-        except ProtocolError as error:
-            raise ValueError(error.message) from None
+            prompt = self.chat_prompt(chosen, chosen.snapshot)
+        except PersonaError:
+            return  # resolve() raises the same error
+        await self.encoder.encode_ahead(prompt)
 
-    def history_limit(self, character: ResolvedPersona | None) -> int:
-        """Tokens of history that fit beside this persona, the longest utterance and the longest reply."""
-        limits = self.limits
-        used = len(character.chat_ids) if character else 0
-        room = limits.chat_context - limits.chat_reply - limits.utterance - used - 64
-        return max(0, min(limits.history, room))
+    def chat_prompt(self, chosen: SessionPersona, snapshot: PersonaSnapshot | None) -> str | None:
+        """Return the expanded chat prompt: the client's own, else the snapshot's; None where there is neither.
 
-    def tool_history_limit(self, character: ResolvedPersona | None) -> int:
-        """The same for the tool engine's transcript."""
-        limits = self.limits
-        used = len(character.tool_ids) if character else 0
-        room = limits.tool_context - limits.tool_reply - limits.utterance - used - 64
-        return max(0, min(limits.tool_history, room))
+        Raises:
+            PersonaError: the expanded prompt is longer than ``max_chat_chars``.
+        """
+        template = chosen.own_chat_template or (snapshot.chat_prompt if snapshot else None)
+        return None if template is None else self._expand(template, chosen, PersonaProblem.CHAT_PROMPT_TOO_LONG)
 
-    def tool_warm_ids(self) -> list[list[int]]:
-        """Prefixes worth priming in the tool engine before anyone asks."""
-        return [[*self._tool_ids(DEFAULT_TOOL_PROMPT), *self.transcript.utterance("hi")]] if self.transcript else []
+    def describe(self, chosen: SessionPersona) -> tuple[str | None, ...]:
+        """Return the parts of a choice that ``chat_prompt`` can change: labels, slug, own prompt. For comparison."""
+        snapshot = self._current_version(chosen.snapshot)
+        return (
+            chosen.gender or (snapshot.gender if snapshot else None),
+            chosen.personality or (snapshot.personality if snapshot else None),
+            snapshot.slug if snapshot else None,
+            chosen.own_chat_template,
+        )
 
-    def _encode_chat(self, prompt: str) -> tuple[int, ...]:
-        if self.chat is None:
-            return ()
-        limit = self.limits.chat_prompt
-        too_long = ProtocolError(ErrorCode.CHAT_PROMPT_TOO_LONG, f"chat_prompt may have at most {limit} tokens")
-        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(ids := self.chat.system(prompt)) > limit:
-            raise too_long
-        return (*self.chat.before_system, *ids)
+    def stored_prefix(self, snapshot: PersonaSnapshot) -> tuple[int, ...]:
+        """Return the ids that begin the prompts of a stored persona for a user without a name.
 
-    def _encode_tool(self, prompt: str) -> tuple[int, ...]:
-        if self._tool is None or self.transcript is None:
-            return ()
-        limit = self.limits.tool_prompt
-        too_long = ProtocolError(ErrorCode.TOOL_PROMPT_TOO_LONG, f"tool_prompt may have at most {limit} tokens")
-        if len(prompt) > limit * MAX_CHARS_PER_TOKEN or len(self._tool.system(prompt)) > limit:
-            raise too_long
-        return tuple(self.transcript.system(prompt))
+        Raises:
+            PersonaError: the prompt is too long to be used.
+        """
+        prompt = self.chat_prompt(SessionPersona(snapshot), snapshot)
+        return () if prompt is None else self.encoder.chat_ids(prompt)
+
+    def _current_version(self, snapshot: PersonaSnapshot | None) -> PersonaSnapshot | None:
+        return None if snapshot is None else self.catalogue.by_slug(snapshot.slug) or snapshot
+
+    def _expand(self, template: str, chosen: SessionPersona, too_long: PersonaProblem) -> str:
+        is_chat = too_long is PersonaProblem.CHAT_PROMPT_TOO_LONG
+        limit = self.encoder.max_chat_chars if is_chat else self.encoder.max_tool_chars
+        try:
+            return expand(
+                template,
+                user=display_user_name(chosen.user_name),
+                char=chosen.snapshot.name if chosen.snapshot else DEFAULT_CHARACTER_NAME,
+                seed=chosen.session_id,
+                now=chosen.moment or datetime.now().astimezone(),
+                max_chars=limit,
+            )
+        except ExpansionTooLong:
+            name = "chat_prompt" if is_chat else "tool_prompt"
+            raise PersonaError(too_long, f"{name} is too long") from None
+
+
+def _may_use(caller: Caller, snapshot: PersonaSnapshot) -> bool:
+    return caller.personas is None or snapshot.slug in caller.personas
+
+
+def _require_labels(fields: PersonaFields) -> None:
+    if fields.persona is not None:
+        return
+    if fields.gender is None:
+        raise PersonaError(PersonaProblem.MISSING_GENDER, "a session's first start needs gender, or persona")
+    if fields.personality is None:
+        raise PersonaError(PersonaProblem.MISSING_PERSONALITY, "a session's first start needs personality, or persona")
+
+
+def _no_own_chat_prompt() -> PersonaError:
+    return PersonaError(PersonaProblem.CHAT_PROMPT_NOT_ALLOWED, "this key may not bring its own chat_prompt")
+
+
+def _no_own_tool_prompt() -> PersonaError:
+    return PersonaError(PersonaProblem.TOOL_PROMPT_NOT_ALLOWED, "this key may not bring its own tool_prompt")

@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.history import Exchange, ExchangeText
 from inference.prompting.tool_prompt import split_examples
 
 
 class TranscriptFormat:
-    """The tool engine's view of the past: plain ``User:`` / ``Assistant:`` lines inside one user message.
+    """Encodes transcript lines. The line to decide on comes last, so a prompt minus its closing tokens is a prefix of
+    the next turn's prompt.
 
-    The line to decide on comes last, so everything but the closing tokens of a prompt is a prefix of the next turn's.
+    Args:
+        chat: the tool engine's chat template.
+        utterance_max_tokens: the limit of one line; a longer line keeps its start.
     """
 
     def __init__(self, chat: ChatFormat, *, utterance_max_tokens: int = 350) -> None:
         self._chat = chat
         self._limit = utterance_max_tokens
+        # The line break has ids of its own: the last line of one prompt must be a prefix of the next prompt's line.
+        self._newline = chat.text.encode("\n")
 
     def system(self, tool_prompt: str) -> list[int]:
-        """The ids that begin every decision: the tool prompt, its examples as turns, the user's opening."""
+        """Return the ids that begin every decision: the tool prompt, its examples as turns, the user's opening."""
         chat = self._chat
         instructions, examples = split_examples(tool_prompt)
         ids = chat.persona(instructions)
-        for number, line in enumerate(examples):
+        for number, text in enumerate(examples):
             first = number == 0
-            example = chat.encode_line(ExchangeText(f"User: {line.user or ''}", line.reply), first=first)
-            ids += chat.exchange(example, first=first)
+            example = chat.encode_exchange(ExchangeText(f"User: {text.user or ''}", text.reply), first=first)
+            ids += chat.exchange_ids(example, first=first)
         if examples:
             return [*ids, *chat.next_user, *chat.text.encode(chat.next_lead)]
         return [*ids, *chat.first_user, *chat.text.encode(chat.first_lead)]
 
-    def utterance(self, text: str) -> list[int]:
-        """The line to decide on, and the end of the user message."""
-        return [*self._line("User", text, newline=False), *self._chat.after_user]
+    def user(self, text: str) -> list[int]:
+        """Return the ids of a user line without its line break."""
+        return self._line("User", text)
 
-    def encode_line(self, line: ExchangeText, *, first: bool) -> Exchange:
+    def decision(self, user_ids: Sequence[int]) -> list[int]:
+        """Return the end of a decision prompt: the line to decide on (ids from :meth:`user`) and the closing tokens."""
+        return [*user_ids, *self._chat.after_user]
+
+    def past_user(self, user_ids: Sequence[int]) -> list[int]:
+        """Return the contents of a past user line: ids from :meth:`user` and the line break."""
+        return [*user_ids, *self._newline]
+
+    def past_reply(self, text: str) -> list[int]:
+        """Return the contents of a past reply: its line and the line break."""
+        return [*self._line("Assistant", text), *self._newline]
+
+    def encode_exchange(self, text: ExchangeText, *, first: bool) -> Exchange:
         """See :class:`inference.prompting.history.ExchangeFormat`."""
-        user_ids = [] if line.user is None else self._line("User", line.user)
-        return Exchange(line, user_ids, self._line("Assistant", line.reply))
+        user_ids = [] if text.user is None else self.past_user(self.user(text.user))
+        return Exchange(text, user_ids, self.past_reply(text.reply))
 
-    def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
+    def exchange_ids(self, exchange: Exchange, *, first: bool) -> list[int]:
         """See :class:`inference.prompting.history.ExchangeFormat`."""
         return [*exchange.user_ids, *exchange.reply_ids]
 
-    def _line(self, speaker: str, text: str, *, newline: bool = True) -> list[int]:
-        # The line break is encoded on its own: the last line of one prompt must be a prefix of the same line in the
-        # next.
-        ids = self._chat.text.encode_start(f"{speaker}: {' '.join(text.split())}", self._limit)
-        return [*ids, *self._chat.text.encode("\n")] if newline else ids
+    def _line(self, speaker: str, text: str) -> list[int]:
+        return self._chat.text.encode_start(f"{speaker}: {' '.join(text.split())}", self._limit)

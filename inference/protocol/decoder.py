@@ -6,6 +6,8 @@ session.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +15,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from inference.engines.sampling import SamplingError, SamplingRules
-from inference.prompting.history import ExchangeText, HistoryError, parse_history_text
+from inference.prompting.heard import Heard, HeardUnit
+from inference.prompting.persona import PersonaFields
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.messages import (
     Cancel,
@@ -21,7 +24,6 @@ from inference.protocol.messages import (
     End,
     Followup,
     Message,
-    PersonaFields,
     Ping,
     Pong,
     Start,
@@ -30,6 +32,9 @@ from inference.protocol.messages import (
 )
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_REQUEST_ID_CHARS = 128
+MAX_SESSION_ID_CHARS = 256
+MAX_USER_IDENTITY_CHARS = 64
 
 GENDERS = {
     "female": "female", "woman": "female", "girl": "female", "f": "female",
@@ -41,7 +46,7 @@ MESSAGE_TYPES = (
 
 
 class Envelope(NamedTuple):
-    """A frame whose type is known, its fields not looked at yet."""
+    """A frame whose type is known and whose other fields are not checked yet."""
 
     kind: str
     fields: Mapping[str, Any]
@@ -50,7 +55,15 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Frames to messages, with the server's names and ranges."""
+    """Decodes frames with the server's sampling ranges and sentinels.
+
+    Args:
+        sampling: the ranges of the sampling keys.
+        personality_max_len: the length limit of ``personality`` in letters.
+        end_sentinel: the raw text that means ``end``.
+        cancel_sentinel: the raw text that means ``cancel``.
+        max_bytes: the limit of one message in UTF-8 bytes.
+    """
 
     sampling: SamplingRules
     personality_max_len: int = 20
@@ -59,10 +72,14 @@ class Decoder:
     max_bytes: int = MAX_MESSAGE_BYTES
 
     def open(self, text: str | None) -> Envelope:
-        """The type of one frame. ``text`` is None for a binary frame.
+        """Return the type and the unchecked fields of one frame.
 
-        Raises :class:`ProtocolError` with ``invalid_message``; an unknown type is left to :meth:`decode`, because it
-        is charged first.
+        Args:
+            text: the frame's text; None for a binary frame.
+
+        Raises:
+            ProtocolError: ``invalid_message``. An unknown type is left to :meth:`decode`: the session charges the
+                message to a rate window first.
         """
         if text is None:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "binary frames are not part of this protocol")
@@ -75,10 +92,7 @@ class Decoder:
             return Envelope("cancel", {}, None)
         if word == self.end_sentinel:
             return Envelope("end", {}, None)
-        try:
-            fields = orjson.loads(text)
-        except (orjson.JSONDecodeError, UnicodeEncodeError, RecursionError):
-            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the message is not valid JSON") from None
+        fields = _parse(text)
         if not isinstance(fields, dict):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "a message is one JSON object")
         request_id = _request_id(fields.get("request_id"))
@@ -92,7 +106,11 @@ class Decoder:
         return Envelope(kind.strip().lower(), fields, request_id)
 
     def decode(self, envelope: Envelope) -> Message:
-        """The typed message. Raises :class:`ProtocolError` with the code of the first field that cannot be used."""
+        """Return the typed message.
+
+        Raises:
+            ProtocolError: the code of the first field that cannot be used.
+        """
         kind, fields, request_id = envelope
         try:
             return self._decode(kind, fields, request_id)
@@ -124,7 +142,7 @@ class Decoder:
                 text = fields.get("history_text")
                 if not isinstance(text, str):
                     raise ProtocolError(ErrorCode.INVALID_HISTORY, "warm_history needs history_text, a string")
-                return WarmHistory(request_id, text, _history(text))
+                return WarmHistory(request_id, text)
             case "cancel":
                 return Cancel(request_id, _heard(fields))
             case "end":
@@ -139,6 +157,10 @@ class Decoder:
         session_id = fields.get("session_id")
         if not isinstance(session_id, str) or not session_id.strip():
             raise ProtocolError(ErrorCode.MISSING_SESSION_ID, "start needs session_id, a string")
+        if len(session_id) > MAX_SESSION_ID_CHARS:
+            raise ProtocolError(
+                ErrorCode.INVALID_MESSAGE, f"session_id may have at most {MAX_SESSION_ID_CHARS} characters"
+            )
         utterance = fields.get("user_utterance")
         if utterance is not None and not isinstance(utterance, str):
             raise ProtocolError(ErrorCode.INVALID_USER_UTTERANCE, "user_utterance must be a string")
@@ -156,17 +178,16 @@ class Decoder:
             sampling = self.sampling.overrides(fields)
         except SamplingError as error:
             raise ProtocolError(error.error_code, str(error)) from None
-        identity = fields.get("user_identity")
         return Start(
             request_id,
             session_id=session_id,
             utterance=utterance or "",
             persona=persona,
-            history=None if history is None else _history(history),
+            history_text=history,
             tool_prompt=tool_prompt,
             sampling=sampling,
             heard=_heard(fields),
-            user_identity=identity if isinstance(identity, str) else None,
+            user_identity=_user_identity(fields.get("user_identity")),
         )
 
     def _persona(self, fields: Mapping[str, Any]) -> PersonaFields:
@@ -181,7 +202,8 @@ class Decoder:
             personality = _blank_to_none(fields.get("persona_style"))
         if personality is not None:
             word = personality.strip() if isinstance(personality, str) else ""
-            if not word.isalpha() or len(word) > self.personality_max_len:
+            # lower() may make a text longer ("İ"), so the limit holds for its result.
+            if not word.isalpha() or len(word.lower()) > self.personality_max_len:
                 raise ProtocolError(
                     ErrorCode.INVALID_PERSONALITY,
                     f"personality must be letters only, at most {self.personality_max_len}",
@@ -206,25 +228,58 @@ def _chat_prompt(fields: Mapping[str, Any]) -> str | None:
     return prompt
 
 
-def _history(text: str) -> tuple[ExchangeText, ...]:
-    try:
-        return parse_history_text(text)
-    except HistoryError as error:
-        raise ProtocolError(ErrorCode.INVALID_HISTORY, str(error)) from None
-
-
-def _heard(fields: Mapping[str, Any]) -> int | None:
-    heard = fields.get("heard")
-    if heard is None:
+def _heard(fields: Mapping[str, Any]) -> Heard | None:
+    length = fields.get("heard")
+    if length is None:
         return None
-    if isinstance(heard, bool) or not isinstance(heard, int) or heard < 0:
+    if isinstance(length, bool) or not isinstance(length, int) or length < 0:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "heard must be a number of characters")
-    return heard
+    unit = fields.get("heard_unit")
+    if unit is None:
+        return Heard(length)
+    try:
+        return Heard(length, HeardUnit(unit))
+    except ValueError:
+        allowed = ", ".join(HeardUnit)
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"heard_unit must be one of {allowed}") from None
+
+
+def _user_identity(value: Any) -> str | None:
+    if value is None:
+        return None
+    name = value.strip() if isinstance(value, str) else value
+    if not isinstance(name, str) or len(name) > MAX_USER_IDENTITY_CHARS or len(name.splitlines()) > 1:
+        raise ProtocolError(
+            ErrorCode.INVALID_USER_IDENTITY,
+            f"user_identity must be one line of at most {MAX_USER_IDENTITY_CHARS} characters",
+        )
+    return name or None
 
 
 def _request_id(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
     if isinstance(value, bool | int | float):
-        return orjson.dumps(value).decode()
-    raise ProtocolError(ErrorCode.INVALID_MESSAGE, "request_id must be a string or a number")
+        value = orjson.dumps(value).decode()
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, "request_id must be a string or a number")
+    if len(value) > MAX_REQUEST_ID_CHARS:
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"request_id may have at most {MAX_REQUEST_ID_CHARS} characters")
+    return value
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError, RecursionError):
+        pass
+    # JSON may escape half an emoji ("\\ud83d"); orjson refuses the text, json does not. The half becomes U+FFFD.
+    if "\\ud" in text.lower() or _LONE_SURROGATE.search(text):
+        try:
+            return orjson.loads(_LONE_SURROGATE.sub("\ufffd", json.dumps(json.loads(text), ensure_ascii=False)))
+        except (ValueError, UnicodeEncodeError, RecursionError):
+            pass
+    raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the message is not valid JSON")

@@ -6,10 +6,11 @@ from enum import StrEnum
 from typing import Any
 
 from inference.engines.sampling import SAMPLING_KEYS
+from inference.prompting.persona import PersonaError, PersonaProblem
 
 
 class ErrorCode(StrEnum):
-    """Every ``error_code`` there is, beside ``invalid_<key>`` and ``<key>_out_of_range`` of the sampling keys."""
+    """The values of ``error_code``, except ``invalid_<key>`` and ``<key>_out_of_range`` of the sampling keys."""
 
     AUTHENTICATION_FAILED = "authentication_failed"
     SERVER_AT_CAPACITY = "server_at_capacity"
@@ -31,6 +32,7 @@ class ErrorCode(StrEnum):
     TOOL_PROMPT_UPDATE_NOT_ALLOWED = "tool_prompt_update_not_allowed"
     UNKNOWN_PERSONA = "unknown_persona"
     INVALID_USER_UTTERANCE = "invalid_user_utterance"
+    INVALID_USER_IDENTITY = "invalid_user_identity"
     MISSING_ANALYSIS_TEXT = "missing_analysis_text"
     INVALID_HISTORY = "invalid_history"
     NO_ACTIVE_SESSION = "no_active_session"
@@ -47,7 +49,15 @@ class ErrorCode(StrEnum):
 
 
 class ProtocolError(Exception):
-    """Bad input, answered with an ``error`` frame while the connection lives on. ``details`` go into the frame."""
+    """Bad input that an ``error`` frame answers; the connection stays open.
+
+    Args:
+        code: the wire's ``error_code``.
+        message: one sentence for the client.
+        kind: the message type; ``chat_prompt`` gets its answer as an ``ack`` with ``ok: false``.
+        request_id: echoed in the frame.
+        details: further fields of the frame.
+    """
 
     def __init__(
         self, code: str, message: str, *, kind: str = "", request_id: str | None = None, **details: Any
@@ -64,3 +74,19 @@ _SAMPLING_CODES = tuple(f"invalid_{key}" for key in SAMPLING_KEYS) + tuple(
     f"{key}_out_of_range" for key in SAMPLING_KEYS
 )
 ALL_ERROR_CODES: tuple[str, ...] = tuple(str(code) for code in ErrorCode) + _SAMPLING_CODES
+
+_PERSONA_CODES = {
+    PersonaProblem.UNKNOWN_PERSONA: ErrorCode.UNKNOWN_PERSONA,
+    PersonaProblem.MISSING_GENDER: ErrorCode.MISSING_GENDER,
+    PersonaProblem.MISSING_PERSONALITY: ErrorCode.MISSING_PERSONALITY,
+    PersonaProblem.MISSING_CHAT_PROMPT: ErrorCode.MISSING_CHAT_PROMPT,
+    PersonaProblem.CHAT_PROMPT_NOT_ALLOWED: ErrorCode.INVALID_CHAT_PROMPT,
+    PersonaProblem.CHAT_PROMPT_TOO_LONG: ErrorCode.CHAT_PROMPT_TOO_LONG,
+    PersonaProblem.TOOL_PROMPT_NOT_ALLOWED: ErrorCode.INVALID_TOOL_PROMPT,
+    PersonaProblem.TOOL_PROMPT_TOO_LONG: ErrorCode.TOOL_PROMPT_TOO_LONG,
+}
+
+
+def persona_refused(error: PersonaError) -> ProtocolError:
+    """Return the wire's error for a persona that cannot be used."""
+    return ProtocolError(_PERSONA_CODES[error.problem], str(error))

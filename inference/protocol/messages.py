@@ -5,79 +5,77 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inference.prompting.history import ExchangeText
-
-
-@dataclass(frozen=True, slots=True)
-class PersonaFields:
-    """Who the character is, as far as one message says. Absent is None; gender and personality are normalised."""
-
-    chat_prompt: str | None = None
-    gender: str | None = None
-    personality: str | None = None
-    persona: str | None = None
-
-    def __bool__(self) -> bool:
-        return not (
-            self.chat_prompt is None and self.gender is None and self.personality is None and self.persona is None
-        )
+from inference.prompting.heard import Heard
+from inference.prompting.persona import PersonaFields
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What every message may carry."""
+    """The field that every message may have. ``request_id`` is echoed in the answer; None where absent."""
 
     request_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Start(Message):
+    """Starts a turn. ``utterance`` is empty where the character speaks first; ``history_text`` None keeps the history;
+    ``sampling`` None keeps the session's; ``user_identity`` is the user's name, None where absent."""
+
     session_id: str
     utterance: str
     persona: PersonaFields
-    history: tuple[ExchangeText, ...] | None
+    history_text: str | None
     tool_prompt: str | None
     sampling: Mapping[str, float] | None
-    heard: int | None
+    heard: Heard | None
     user_identity: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Followup(Message):
+    """Starts a turn of the chat engine alone with the client's description of an image."""
+
     analysis_text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt(Message):
+    """Changes the persona within a session."""
+
     persona: PersonaFields
 
 
 @dataclass(frozen=True, slots=True)
 class WarmPersona(Message):
+    """Computes a persona's prompt into the prefix cache."""
+
     chat_prompt: str
 
 
 @dataclass(frozen=True, slots=True)
 class WarmHistory(Message):
+    """Computes a history into the prefix cache."""
+
     history_text: str
-    history: tuple[ExchangeText, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel(Message):
-    heard: int | None = None
+    """Cancels the running turn. ``heard`` cuts the last reply; None leaves the reply as delivered."""
+
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class End(Message):
-    pass
+    """Ends the conversation: the server closes with 1000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping(Message):
-    pass
+    """Asks for a ``pong``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pong(Message):
-    pass
+    """Counts as activity; no answer."""

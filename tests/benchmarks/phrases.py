@@ -89,9 +89,9 @@ class Recited:
 
 async def reply_microseconds(automaton: PhraseAutomaton, engine: Recited, count: int) -> float:
     """Measure processor microseconds per delta of one reply in which no phrase completes."""
-    plan = ReplyPlan((0,), Sampling(), count + 1, automaton, {}, "benchmark")
+    plan = ReplyPlan("benchmark", Sampling(), count + 1, automaton, {})
     started = time.process_time_ns()
-    async for _ in Reply(engine, plan).stream():
+    async for _ in Reply(engine, (0,), plan).stream():
         pass
     return (time.process_time_ns() - started) / 1000 / count
 

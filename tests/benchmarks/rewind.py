@@ -70,7 +70,7 @@ class Said:
 async def say(engine: Engine, ids: Sequence[int], automaton: PhraseAutomaton, name: str) -> Said:
     """Generate one greedy reply of `TOKENS` tokens."""
     counted = Counted(engine)
-    reply = Reply(counted, ReplyPlan(ids, GREEDY, TOKENS, automaton, {}, name))  # type: ignore[arg-type]
+    reply = Reply(counted, ids, ReplyPlan(name, GREEDY, TOKENS, automaton, {}))  # type: ignore[arg-type]
     first, started = 0.0, perf_counter()
     async with aclosing(reply.stream()) as pieces:
         async for _ in pieces:
@@ -85,7 +85,7 @@ def untempting(rules: Sequence[PhraseRule], texts: Sequence[str]) -> list[Phrase
 
 async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
     texts = [
-        (await say(engine, ids, PhraseAutomaton.build([]), f"text-{place}")).reply.shown()
+        (await say(engine, ids, PhraseAutomaton.build([]), f"text-{place}")).reply.released()
         for place, ids in enumerate(prompts)
     ]
     lists = {size: untempting(phrase_list(2 * size), texts)[:size] for size in SIZES}
@@ -109,7 +109,7 @@ async def first_tokens(engine: Engine, prompts: Sequence[list[int]]) -> None:
 
 def middle(engine: Engine, reply: Reply, width: int) -> str:
     """Return the text of `width` tokens in the middle of a reply."""
-    ids = reply.shown_ids(lambda text: engine.tokenizer.encode(text, add_special_tokens=False))
+    ids = reply.released_ids(lambda text: engine.tokenizer.encode(text, add_special_tokens=False))
     return str(engine.tokenizer.decode(ids[TOKENS // 2 : TOKENS // 2 + width]))
 
 

@@ -25,11 +25,13 @@ from inference.engines.spec import DEMO_MODEL, EngineSpec
 from inference.metrics import Metrics
 from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
+from inference.prompting.persona_encoder import PersonaEncoder
+from inference.prompting.persona_resolver import PersonaResolver
+from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.reply import Reply, ReplyPlan
 from inference.serving_context import ServingContext, SessionPolicy
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 from tests.fakes.serving import RULES, UNLIMITED, Line, check_order
 
@@ -77,7 +79,7 @@ async def _nothing_used(_prefix: str, _now: float) -> int:
 def serving_with(service: EngineService, sampling: SamplingRules) -> ServingContext:
     """Create sessions on the real engine, with one persona per list."""
     chat = ChatFormat(service.chat.tokenizer)
-    resolver = PersonaResolver(chat, None, PromptLimits(), PhraseStore(chat))
+    resolver = PersonaResolver(PersonaEncoder(chat, None, PromptLimits()), PhraseStore(chat))
     catalogue = Catalogue({slug(n): persona(n, phrases) for n, phrases in enumerate(LISTS)}, version=1)
     resolver.phrases.install(resolver.phrases.compile(catalogue))
     return ServingContext(
@@ -142,8 +144,8 @@ async def said(
     """Read one reply to its end."""
     made = compiled_phrases(engine, phrases)
     name = f"phrases-{next(_numbers)}"
-    plan = ReplyPlan(prompt, sampling, max_tokens, made.automaton, made.logit_bias, name, made.spelling)
-    reply = Reply(engine, plan)
+    plan = ReplyPlan(name, sampling, max_tokens, made.automaton, made.logit_bias, made.spelling)
+    reply = Reply(engine, prompt, plan)
     async with aclosing(reply.stream()) as pieces:
         async for _ in pieces:
             pass
@@ -151,7 +153,7 @@ async def said(
 
 
 def ids_of(reply: Reply, engine: Engine) -> list[int]:
-    return reply.shown_ids(lambda text: list(engine.tokenizer.encode(text, add_special_tokens=False)))
+    return reply.released_ids(lambda text: list(engine.tokenizer.encode(text, add_special_tokens=False)))
 
 
 async def generated(engine: Engine, prompt: Sequence[int], steps: int, forbidden: Iterable[int] = ()) -> list[int]:
@@ -172,10 +174,12 @@ def leaks(text: str, phrases: Sequence[str]) -> list[str]:
 
 def recorded(line: Line, engine: Engine) -> list[str]:
     """Return the replies as the next turn's prompt contains them."""
-    conversation, character = line.session._conversation, line.session._character
+    conversation, character = line.session._state.conversation, line.session._state.chosen
     assert conversation is not None
     assert character is not None
-    prompt = str(engine.tokenizer.decode(conversation.prefix(character)))
+    prompt = str(
+        engine.tokenizer.decode(conversation.chat_prefix(line.serving.resolver.resolve(character, line.session.caller)))
+    )
     return [part.partition("<|im_end|>")[0] for part in prompt.split("<|im_start|>assistant\n")[1:]]
 
 
@@ -235,13 +239,13 @@ async def test_a_reply_that_holds_no_phrase_is_the_same_token_for_token(service:
     engine = service.chat
     prompt = prompt_ids(engine, question)
     plain = await said(engine, prompt, (), 40)
-    phrases = tempting(plain.shown())
+    phrases = tempting(plain.released())
     assert len(phrases) > 20
     listed = await said(engine, prompt, phrases, 40)
     assert ids_of(listed, engine) == ids_of(plain, engine) != []
-    assert listed.shown() == plain.shown()
-    assert (listed.engine_requests, listed.suppressed) == (1, 0)
-    assert listed.held_deltas > 5  # partial matches occurred
+    assert listed.released() == plain.released()
+    assert (listed.requests, listed.suppressed) == (1, 0)
+    assert listed.held_deltas > 5  # tempted
 
 
 # -- retries ---------------------------------------------------------------------------------------
@@ -304,7 +308,7 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
 
     reply = await said(engine, prompt, [phrase], steps)  # type: ignore[arg-type]
     assert ids_of(reply, service.chat) == expected
-    assert reply.shown() == service.chat.tokenizer.decode(expected)
+    assert reply.released() == service.chat.tokenizer.decode(expected)
     assert reply.suppressed == times
     # Kept tokens count, removed tokens do not.
     assert reply.completion_tokens == len(expected)
@@ -319,6 +323,6 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
 async def test_what_is_taken_back_is_counted_and_costs_no_length(service: EngineService) -> None:
     reply = await said(service.chat, prompt_ids(service.chat, QUESTIONS[1]), ("the", "and"), 40)
     assert reply.suppressed > 1
-    assert reply.suppressed + 1 < reply.engine_requests <= 2 * reply.suppressed + 1
+    assert reply.suppressed + 1 < reply.requests <= 2 * reply.suppressed + 1
     assert reply.finish_reason == "length"
     assert reply.completion_tokens == 40

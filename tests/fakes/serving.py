@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,11 +20,13 @@ from inference.engines.spec import EngineSpec
 from inference.metrics import Metrics
 from inference.phrases.compiled import PhraseStore
 from inference.prompting.chat_template import ChatFormat
-from inference.prompting.persona_resolver import PersonaResolver, PromptLimits
+from inference.prompting.persona_encoder import PersonaEncoder
+from inference.prompting.persona_resolver import PersonaResolver
+from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session import Session
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 from tests.fakes.engine import FakeEngine
 
@@ -81,7 +83,9 @@ async def make_serving(
         engine.finished.clear()
     formats = {role: ChatFormat(engine.tokenizer) for role, engine in engines.items()}
     form = formats.get(EngineRole.CHAT)
-    resolver = PersonaResolver(form, formats.get(EngineRole.TOOL), limits or PromptLimits(), PhraseStore(form))
+    resolver = PersonaResolver(
+        PersonaEncoder(form, formats.get(EngineRole.TOOL), limits or PromptLimits()), PhraseStore(form)
+    )
     found = catalogue if catalogue is not None else globals()["catalogue"]()
     resolver.phrases.install(resolver.phrases.compile(found))
 
@@ -110,9 +114,10 @@ class Line:
         self.closed: int | None = None
         self._arrived = asyncio.Condition()
         self.serving = serving
-        self.session = Session(serving, caller, self._send, self._close)
+        self.send: Callable[[str], Awaitable[None]] = self._receive  # a test may put another function here
+        self.session = Session(serving, caller, lambda text: self.send(text), self._close)
 
-    async def _send(self, text: str) -> None:
+    async def _receive(self, text: str) -> None:
         self.frames.append(json.loads(text))
         async with self._arrived:
             self._arrived.notify_all()

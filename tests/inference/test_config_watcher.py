@@ -16,7 +16,7 @@ from inference.config_watcher import GROUP, ConfigSource, ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
 from inference.phrases.automaton import PhraseAutomaton
 from inference.session_registry import SessionRegistry
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from personas.snapshot import Catalogue, PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, MAX, START, UNLIMITED, Line, catalogue, talking

@@ -383,13 +383,13 @@ async def test_gone_before_it_began(server: Server) -> None:
 
 
 async def test_revoked_and_idle_give_back_too(server: Server) -> None:
-    server.serving.policy = replace(server.serving.policy, idle_timeout=0.02)
+    server.serving.policy = replace(server.serving.policy, idle_timeout_s=0.02)
     idle = await server.connect()
     await idle.until(lambda: idle.closed is not None)
     assert idle.closed is not None
     assert idle.closed["code"] == 4000
     await idle.leave()
-    server.serving.policy = replace(server.serving.policy, idle_timeout=60)
+    server.serving.policy = replace(server.serving.policy, idle_timeout_s=60)
     socket = await speaking(server)
     await next(iter(server.registry)).revoke()
     assert socket.closed is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference.engines.base import PRIORITY_WARM, EngineRole
-from inference.prompting.persona_resolver import PromptLimits
+from inference.prompting.prompt_limits import PromptLimits
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import Line, make_serving
 

@@ -66,15 +66,15 @@ def reply(
     bias: dict[int, float] | None = None,
 ) -> Reply:
     automaton = PhraseAutomaton.build([*(PhraseRule(text) for text in banned), *rules], speaker_labels=SPEAKER_LABELS)
-    return Reply(engine, ReplyPlan(PROMPT, Sampling(), max_tokens, automaton, bias or {}, "r"))
+    return Reply(engine, PROMPT, ReplyPlan("r", Sampling(), max_tokens, automaton, bias or {}))
 
 
 async def said(one: Reply) -> str:
     async with aclosing(one.stream()) as pieces:
         parts = [piece async for piece in pieces]
     assert all(parts), "no empty piece"
-    assert "".join(parts) == one.shown()
-    return one.shown()
+    assert "".join(parts) == one.released()
+    return one.released()
 
 
 # -- nothing to do ---------------------------------------------------------------------------------
@@ -86,8 +86,8 @@ async def test_a_reply_without_a_phrase_is_one_request(size: int) -> None:
     engine = Model(text, tokens_per_delta=size)
     one = reply(engine, "Oh honey")
     assert await said(one) == text
-    assert one.shown_ids(ids) == ids(text)
-    assert (one.engine_requests, one.suppressed, one.finish_reason) == (1, 0, "stop")
+    assert one.released_ids(ids) == ids(text)
+    assert (one.requests, one.suppressed, one.finish_reason) == (1, 0, "stop")
     assert one.completion_tokens == len(ids(text))
     assert one.prompt_tokens == len(PROMPT)
 
@@ -96,13 +96,13 @@ async def test_generated_ids_are_kept_as_they_were() -> None:
     letters = [ids(letter)[0] for letter in "Hello"]
     one = reply(Model(letters), "Oh honey")
     assert await said(one) == "Hello"
-    assert one.shown_ids(ids) == letters != ids("Hello")
+    assert one.released_ids(ids) == letters != ids("Hello")
 
 
 async def test_text_that_merely_begins_like_a_phrase_is_untouched() -> None:
     one = reply(Model("Oh, how are you? Oh"), "Oh honey")
     assert await said(one) == "Oh, how are you? Oh"
-    assert (one.engine_requests, one.suppressed) == (1, 0)
+    assert (one.requests, one.suppressed) == (1, 0)
 
 
 async def test_a_reply_ends_at_its_length() -> None:
@@ -127,7 +127,7 @@ async def test_generation_goes_back_to_the_first_token_of_the_phrase(size: int) 
     assert (again.max_tokens, dict(again.logit_bias)) == (1, {begun[place]: -100.0})
     assert dict(on.logit_bias) == {}  # forbidden there, and nowhere else
     assert list(on.prompt_ids)[: len(again.prompt_ids)] == list(again.prompt_ids)
-    assert one.shown_ids(ids) == ids("Well. I am fine.")
+    assert one.released_ids(ids) == ids("Well. I am fine.")
     assert len({request.request_id for request in engine.requests}) == 3
     assert engine.aborted == [first.request_id] or size == 50
 
@@ -186,7 +186,7 @@ async def test_retries_are_bounded_and_then_the_phrase_is_cut() -> None:
     async with asyncio.timeout(20):
         text = await said(one)
     assert "oh honey" not in text.lower()
-    assert one.engine_requests <= 2 * RETRIES_PER_REPLY + 3
+    assert one.requests <= 2 * RETRIES_PER_REPLY + 3
     assert one.suppressed > RETRIES_PER_POSITION
     assert one.finish_reason == "length"
     assert one.completion_tokens <= 100
@@ -211,7 +211,7 @@ async def test_a_speaker_label_at_the_start_of_a_line_ends_the_reply(label: str,
     assert (await said(one)).rstrip() == "I am fine."
     assert (one.finish_reason, one.suppressed) == ("stop", 0)
     await engine.wait_idle()
-    assert text_of(one.shown_ids(ids)) == one.shown()
+    assert text_of(one.released_ids(ids)) == one.released()
 
 
 async def test_a_speaker_label_inside_a_line_is_text() -> None:
@@ -273,7 +273,7 @@ async def test_whatever_the_model_wants_no_phrase_is_shown(
     assert not contains(text, banned)
     assert one.completion_tokens <= limit
     assert one.finish_reason in ("stop", "length")
-    assert text_of(one.shown_ids(ids)) == text
+    assert text_of(one.released_ids(ids)) == text
     assert engine.stats()["running"] == 0
     if not one.suppressed and one.finish_reason == "stop" and "user:" not in texts[0].casefold():
         assert text == texts[0]
@@ -290,9 +290,9 @@ async def test_cut_short_anywhere_neither_text_nor_record_has_a_phrase(
         for _ in range(pieces):
             if await anext(stream, None) is None:
                 break
-    shown = one.shown()
+    shown = one.released()
     assert not contains(shown, banned)
-    assert text_of(one.shown_ids(ids)) == shown
+    assert text_of(one.released_ids(ids)) == shown
     for end in range(len(shown) + 1):
         assert text_of(one.ids_of(shown[:end], ids)) == shown[:end]
     assert engine.stats()["running"] == 0

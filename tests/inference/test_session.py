@@ -14,15 +14,16 @@ from accounts.callers import Caller, Limits, Window
 from accounts.token_budget import MemoryTokenBudget
 from inference.engines.base import PRIORITY_LIVE, PRIORITY_WARM, EngineRole, GenerationRequest
 from inference.engines.sampling import Sampling
-from inference.prompting.persona_resolver import PromptLimits
+from inference.prompting.prompt_limits import PromptLimits
 from inference.serving_context import SessionPolicy
-from inference.turn import TurnPolicy
+from inference.tool_decision import ToolPolicy
+from inference.turn_plan import TurnPolicy
 from personas.snapshot import PersonaSnapshot
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, FREE, MAX, START, UNLIMITED, Line, catalogue, make_serving, talking
 
 SAID = "Hello there, how are you today?"
-PATIENT = TurnPolicy(tool_hard_timeout=None)
+PATIENT = TurnPolicy(tool=ToolPolicy(hard_timeout_s=None))
 
 
 def text_of(request: GenerationRequest) -> str:
@@ -210,13 +211,13 @@ async def test_the_engines_work_while_the_ack_is_sent(tool: bool, concurrent: bo
         engines.append(held(role=EngineRole.TOOL, first=asyncio.Event()))
     async with talking(*engines, turn=replace(PATIENT, concurrent=concurrent)) as line:
         asked: list[list[int]] = []
-        pass_on = line.session._send
+        pass_on = line.send
 
         async def send(text: str) -> None:
             asked.append([len(engine.requests) for engine in engines])
             await pass_on(text)
 
-        line.session._send = send
+        line.send = send
         await line.say(START)
         assert line.types() == ["ack"]
         assert asked == [[1, 1] if tool and concurrent else [0, 1] if tool else [1]]
@@ -337,7 +338,7 @@ async def test_chat_prompt_without_a_change() -> None:
     async with talking(caller=limited(persona_updates=Window(1, 60))) as line:
         await line.turn()
         same = {"type": "ack", "for": "chat_prompt", "ok": True, "code": 204, "message": "no change"}
-        for fields in ({"gender": "female"}, {"persona_style": "CALM"}, {"persona": "anna"}, {"chat_prompt": "You."}):
+        for fields in ({"gender": "female"}, {"persona_style": "CALM"}, {"persona": "anna"}):
             assert await line.ask({"type": "chat_prompt", **fields}) == same
         assert (await line.ask({"type": "chat_prompt", "persona": "max"}))["code"] == 200
 
@@ -569,13 +570,13 @@ async def test_text_that_was_held_for_the_decision_is_not_kept() -> None:
         tool.first.set()
         await line.turn(user_utterance="again")
         assert SAID not in prompts(chat)[-1]
-        assert "user\nhi<|im_end|>\n<|im_start|>assistant\n<|im_end|>" in prompts(chat)[-1]
-        assert "User: hi\nAssistant:\nUser: again" in prompts(tool)[-1].replace(": \n", ":\n")
+        assert "user\nhi\nagain<|im_end|>" in prompts(chat)[-1]
+        assert "User: hi again<|im_end|>" in prompts(tool)[-1]
 
 
 async def test_text_that_was_gathered_but_not_sent_is_not_kept() -> None:
     chat = held(3)
-    async with talking(chat, turn=TurnPolicy(flush_seconds=60.0)) as line:
+    async with talking(chat, turn=TurnPolicy(flush_delay_s=60.0)) as line:
         await line.say(START)
         await chat.wait_for_requests(1)
         await settled()
@@ -601,7 +602,7 @@ async def test_what_was_said_to_a_decision_that_was_cancelled_is_kept() -> None:
 
 async def test_a_turn_that_failed_before_its_first_word_leaves_no_trace() -> None:
     chat = held()
-    async with talking(chat, turn=TurnPolicy(gen_timeout=0.05)) as line:
+    async with talking(chat, turn=TurnPolicy(reply_timeout_s=0.05)) as line:
         await line.turn(user_utterance="lost")
         let_go(chat)
         await line.turn(user_utterance="again")
@@ -758,7 +759,7 @@ async def test_cancels_have_a_window_of_their_own() -> None:
 
 async def test_a_refused_message_takes_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("inference.session.time.monotonic", lambda: now)
+    monkeypatch.setattr("inference.session_limits.time.monotonic", lambda: now)
     async with talking(caller=limited(messages=Window(2, 10))) as line:
         for _ in range(2):
             await line.ask({"type": "dance"})
@@ -787,10 +788,10 @@ async def test_zero_switches_a_limit_off(window: Window) -> None:
 async def test_changed_limits_govern_the_next_message() -> None:
     async with talking() as line:
         await line.ask({"type": "dance"})
-        line.session.govern(limited(messages=Window(1, 60)))
+        line.session.apply_caller(limited(messages=Window(1, 60)))
         assert (await line.ask({"type": "dance"}))["error_code"] == "unknown_message_type"
         assert (await line.ask({"type": "dance"}))["error_code"] == "message_rate_limited"
-        line.session.govern(UNLIMITED)
+        line.session.apply_caller(UNLIMITED)
         assert (await line.ask({"type": "dance"}))["error_code"] == "unknown_message_type"
 
 
@@ -798,7 +799,7 @@ async def test_the_longest_reply_of_a_key() -> None:
     chat = FakeEngine(reply=SAID)
     async with talking(chat, caller=limited(max_out=3)) as line:
         await line.turn()
-        line.session.govern(limited(max_out=10_000))
+        line.session.apply_caller(limited(max_out=10_000))
         await line.turn()
         assert [request.max_tokens for request in chat.requests] == [3, 150]
 
@@ -900,7 +901,7 @@ async def test_an_own_prompt_survives_edits() -> None:
 
 @pytest.fixture
 def quick() -> Iterator[SessionPolicy]:
-    return SessionPolicy(turn=TurnPolicy(tool_hard_timeout=None), idle_timeout=0.05)  # type: ignore[return-value]
+    return SessionPolicy(turn=TurnPolicy(tool=ToolPolicy(hard_timeout_s=None)), idle_timeout_s=0.05)  # type: ignore[return-value]
 
 
 async def closed(line: Line) -> None:
@@ -919,7 +920,7 @@ async def test_a_running_turn_is_not_idle(quick: SessionPolicy) -> None:
     async with talking(chat, policy=quick) as line:
         loop = asyncio.get_running_loop()
         await line.say(START)
-        until = loop.time() + 4 * quick.idle_timeout
+        until = loop.time() + 4 * quick.idle_timeout_s
         passed = asyncio.Event()
         loop.call_at(until, passed.set)
         await passed.wait()
@@ -933,15 +934,15 @@ async def test_a_running_turn_is_not_idle(quick: SessionPolicy) -> None:
 
 async def test_frames_put_off_the_idle_close(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("inference.session.time.monotonic", lambda: now)
-    async with talking(policy=SessionPolicy(turn=TurnPolicy(), idle_timeout=100.0)) as line:
+    monkeypatch.setattr("inference.idle_timer.time.monotonic", lambda: now)
+    async with talking(policy=SessionPolicy(turn=TurnPolicy(), idle_timeout_s=100.0)) as line:
         now += 99
         await line.say({"type": "pong"})
         now += 99
-        line.session._watch_idle()
+        line.session._idle.start()
         assert line.closed is None
         now += 1
-        line.session._watch_idle()
+        line.session._idle.start()
         await closed(line)
         assert line.closed == 4000
 
@@ -1065,13 +1066,13 @@ async def test_a_serving_process_is_ready_when_everything_is() -> None:
 async def test_every_answer_is_one_json_object() -> None:
     texts: list[str] = []
     async with talking(FakeEngine(reply='quote " \\ \n \x00 😀')) as line:
-        send = line.session._send
+        send = line.send
 
         async def spy(text: str) -> None:
             texts.append(text)
             await send(text)
 
-        line.session._send = spy
+        line.send = spy
         await line.turn(request_id='"}\n', session_id='"\x00')
     assert all(isinstance(json.loads(text), dict) for text in texts)
     assert json.loads(texts[0])["session_id"] == '"\x00'

@@ -10,7 +10,8 @@ import pytest
 from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.sampling import GREEDY
 from inference.serving_context import SessionPolicy
-from inference.turn import TurnPolicy
+from inference.tool_decision import ToolPolicy
+from inference.turn_plan import TurnPolicy
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, START, Line, catalogue, check_order, talking
 
@@ -18,8 +19,8 @@ SAID = "Hello there, how are you today?"
 SEEN = "what do you see on the screen?"
 CALL = [{"name": "take_screenshot", "arguments": {}}]
 NO, YES = "[]", json.dumps(CALL)
-PATIENT = TurnPolicy(tool_hard_timeout=None)
-SEQUENTIAL = TurnPolicy(tool_hard_timeout=None, concurrent=False)
+PATIENT = TurnPolicy(tool=ToolPolicy(hard_timeout_s=None))
+SEQUENTIAL = TurnPolicy(concurrent=False, tool=ToolPolicy(hard_timeout_s=None))
 BOTH = pytest.mark.parametrize("policy", [PATIENT, SEQUENTIAL], ids=["concurrent", "sequential"])
 
 
@@ -88,7 +89,7 @@ async def test_usage_is_true() -> None:
         usage = (await line.turn())[-1]["usage"]
         assert set(usage) == {
             "prompt_tokens", "cached_tokens", "completion_tokens", "tool_prompt_tokens", "tool_completion_tokens",
-            "ttft_ms", "tool_ms", "total_ms", "finish_reason", "suppressed",
+            "discarded_tokens", "ttft_ms", "tool_ms", "total_ms", "finish_reason", "suppressed",
         }  # fmt: skip
         assert usage["prompt_tokens"] == len(chat.requests[-1].prompt_ids)
         assert usage["completion_tokens"] == len(chat.tokenizer.encode(SAID, add_special_tokens=False))
@@ -186,7 +187,7 @@ async def test_one_after_the_other_a_yes_asks_the_chat_once() -> None:
 
 async def test_the_prefix_is_the_operators() -> None:
     chat = FakeEngine(reply=SAID)
-    policy = TurnPolicy(tool_hard_timeout=None, check_screen_prefix="LOOK:")
+    policy = TurnPolicy(check_screen_prefix="LOOK:", tool=ToolPolicy(hard_timeout_s=None))
     async with talking(chat, tool_engine(YES), turn=policy) as line:
         await line.turn()
         assert "user\nLOOK: hi<|im_end|>" in text_of(chat.requests[-1])
@@ -231,10 +232,10 @@ async def test_a_character_that_speaks_first_asks_no_tool(policy: TurnPolicy) ->
 
 
 @BOTH
-@pytest.mark.parametrize("times", [{"tool_hard_timeout": 0.05}, {"tool_hard_timeout": None, "tool_timeout": 0.05}])
-async def test_a_decision_that_comes_too_late_is_a_no(policy: TurnPolicy, times: dict[str, Any]) -> None:
+@pytest.mark.parametrize("limits", [ToolPolicy(hard_timeout_s=0.05), ToolPolicy(hard_timeout_s=None, timeout_s=0.05)])
+async def test_a_decision_that_comes_too_late_is_a_no(policy: TurnPolicy, limits: ToolPolicy) -> None:
     chat, tool = FakeEngine(reply=by_prefix), tool_engine(YES, first=asyncio.Event())
-    turn = TurnPolicy(concurrent=policy.concurrent, **times)
+    turn = TurnPolicy(concurrent=policy.concurrent, tool=limits)
     async with talking(chat, tool, turn=turn) as line:
         frames = await line.turn()
         assert frames[1] == {"type": "toolcall", "status": "no", "raw": [], "turn": 1}
@@ -248,7 +249,7 @@ async def test_a_decision_that_comes_too_late_is_a_no(policy: TurnPolicy, times:
 async def test_a_yes_whose_call_does_not_come_is_a_no(policy: TurnPolicy) -> None:
     chat = FakeEngine(reply=by_prefix)
     tool = FakeEngine(EngineRole.TOOL, lambda _: YES, step=asyncio.Semaphore(3))
-    turn = TurnPolicy(concurrent=policy.concurrent, tool_hard_timeout=None, tool_timeout=0.05)
+    turn = TurnPolicy(concurrent=policy.concurrent, tool=ToolPolicy(hard_timeout_s=None, timeout_s=0.05))
     async with talking(chat, tool, turn=turn) as line:
         await line.turn()
         assert of_type(line, "toolcall")[0]["status"] == "no"
@@ -259,7 +260,7 @@ async def test_a_yes_whose_call_does_not_come_is_a_no(policy: TurnPolicy) -> Non
 
 async def test_a_full_prebuffer_lets_the_reply_go() -> None:
     chat, tool = FakeEngine(reply=by_prefix), tool_engine(YES, first=asyncio.Event())
-    turn = TurnPolicy(tool_hard_timeout=None, prebuffer_max_chars=10)
+    turn = TurnPolicy(prebuffer_max_chars=10, tool=ToolPolicy(hard_timeout_s=None))
     async with talking(chat, tool, turn=turn) as line:
         await line.turn()
         assert line.types() == ["ack", "toolcall", "token", "final", "done"]
@@ -272,7 +273,7 @@ async def test_a_full_prebuffer_lets_the_reply_go() -> None:
 
 async def test_a_prebuffer_that_is_not_full_waits() -> None:
     chat, tool = FakeEngine(reply=SAID), tool_engine(first=asyncio.Event())
-    turn = TurnPolicy(tool_hard_timeout=None, prebuffer_max_chars=len(SAID))
+    turn = TurnPolicy(prebuffer_max_chars=len(SAID), tool=ToolPolicy(hard_timeout_s=None))
     async with talking(chat, tool, turn=turn) as line:
         await line.say(START)
         await chat.wait_for_requests(1)
@@ -335,7 +336,7 @@ async def test_a_chat_engine_that_dies_before_the_decision_ends_the_turn_at_once
 @pytest.mark.parametrize("given", [0, 3])
 async def test_a_reply_that_takes_too_long_ends_with_an_error(given: int) -> None:
     chat = FakeEngine(reply=SAID, step=asyncio.Semaphore(given))
-    async with talking(chat, turn=TurnPolicy(gen_timeout=0.1)) as line:
+    async with talking(chat, turn=TurnPolicy(reply_timeout_s=0.1)) as line:
         frames = await line.turn()
         assert line.types() == ["ack", *(["token"] if given else []), "error", "done"]
         assert frames[-2]["error_code"] == "generation_timeout"
@@ -347,7 +348,7 @@ async def test_a_reply_that_takes_too_long_ends_with_an_error(given: int) -> Non
 
 async def test_a_reply_that_takes_too_long_beside_the_decision() -> None:
     chat, tool = FakeEngine(reply=SAID), tool_engine(first=asyncio.Event())
-    async with talking(chat, tool, turn=TurnPolicy(gen_timeout=0.1, tool_hard_timeout=None)) as line:
+    async with talking(chat, tool, turn=TurnPolicy(reply_timeout_s=0.1, tool=ToolPolicy(hard_timeout_s=None))) as line:
         await line.turn()
         assert line.types() == ["ack", "error", "done"]
         await asyncio.gather(chat.wait_idle(), tool.wait_idle())
@@ -377,7 +378,7 @@ async def test_what_goes_wrong_inside_is_told_by_a_reference_alone(caplog: pytes
 
 
 async def test_gathered_frames_add_up() -> None:
-    async with talking(FakeEngine(reply=SAID), turn=TurnPolicy(flush_seconds=30.0)) as line:
+    async with talking(FakeEngine(reply=SAID), turn=TurnPolicy(flush_delay_s=30.0)) as line:
         await line.turn()
         assert line.types() == ["ack", "token", "final", "done"]
         assert [frame["text"] for frame in of_type(line, "token")] == [SAID]
@@ -385,7 +386,7 @@ async def test_gathered_frames_add_up() -> None:
 
 async def test_a_gathered_frame_leaves_when_its_time_has_come() -> None:
     step = asyncio.Semaphore(2)
-    async with talking(FakeEngine(reply=SAID, step=step), turn=TurnPolicy(flush_seconds=0.02)) as line:
+    async with talking(FakeEngine(reply=SAID, step=step), turn=TurnPolicy(flush_delay_s=0.02)) as line:
         await line.say(START)
         await line.until(lambda frames: frames[-1]["type"] == "token")
         assert line.text() == "Hello there"
@@ -397,7 +398,7 @@ async def test_a_gathered_frame_leaves_when_its_time_has_come() -> None:
 
 async def test_gathered_text_comes_before_the_error_and_never_after_done() -> None:
     chat = FakeEngine(reply=SAID, step=asyncio.Semaphore(2))
-    async with talking(chat, turn=TurnPolicy(gen_timeout=0.05, flush_seconds=0.08)) as line:
+    async with talking(chat, turn=TurnPolicy(reply_timeout_s=0.05, flush_delay_s=0.08)) as line:
         await line.turn()
         assert line.types() == ["ack", "token", "error", "done"]
         assert line.text() == "Hello there"
@@ -434,7 +435,7 @@ CASES: dict[str, Make] = {
     "full": lambda: (
         Lingering(reply=SAID),
         Lingering(EngineRole.TOOL, lambda _: YES, first=asyncio.Event()),
-        TurnPolicy(tool_hard_timeout=None, prebuffer_max_chars=4),
+        TurnPolicy(prebuffer_max_chars=4, tool=ToolPolicy(hard_timeout_s=None)),
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from inference.engines.base import GenerationRequest
 from inference.serving_context import SessionPolicy
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, START, Line, catalogue, talking
@@ -114,7 +114,7 @@ EXITS = {
     "heard": Exit(cut_by_the_client, done={"cancelled": True}),
     "barge-in": Exit(barge_in, done={"cancelled": True}),
     "engine error": Exit(die),
-    "timeout": Exit(time_out, TurnPolicy(gen_timeout=0.03)),
+    "timeout": Exit(time_out, TurnPolicy(reply_timeout_s=0.03)),
 }
 
 
@@ -131,10 +131,12 @@ def check(line: Line, turns: int) -> None:
 
 def remembered(line: Line) -> list[str]:
     """The replies in the next prompt."""
-    conversation, character = line.session._conversation, line.session._character
+    conversation, character = line.session._state.conversation, line.session._state.chosen
     assert conversation is not None
     assert character is not None
-    prompt = str(TOKENIZER.decode(conversation.prefix(character)))
+    prompt = str(
+        TOKENIZER.decode(conversation.chat_prefix(line.serving.resolver.resolve(character, line.session.caller)))
+    )
     return [part.partition("<|im_end|>")[0] for part in prompt.split("<|im_start|>assistant\n")[1:]]
 
 
@@ -147,7 +149,7 @@ def with_style(style: str) -> Any:
 @pytest.mark.parametrize("name", EXITS)
 async def test_cut_short_after_any_token(name: str, style: str, flush: float) -> None:
     way = EXITS[name]
-    policy = replace(way.turn, flush_seconds=flush)
+    policy = replace(way.turn, flush_delay_s=flush)
     shown = set()
     for given in range(0, 48, 4 if name == "timeout" else 1):
         chat = Wanting(given)

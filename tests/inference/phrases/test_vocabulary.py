@@ -67,7 +67,7 @@ class Stubborn(FakeEngine):
 
 
 async def said(engine: FakeEngine, automaton: PhraseAutomaton, spelling: TokensContaining, max_tokens: int) -> Reply:
-    one = Reply(engine, ReplyPlan([1], Sampling(), max_tokens, automaton, {7: -3.0}, "r", spelling))
+    one = Reply(engine, [1], ReplyPlan("r", Sampling(), max_tokens, automaton, {7: -3.0}, spelling))
     async with aclosing(one.stream()) as pieces:
         async for _ in pieces:
             pass
@@ -79,12 +79,12 @@ async def test_a_token_that_is_taken_back_at_every_step_is_drawn_no_more() -> No
     automaton = compiled("h")
     engine = Stubborn("h", "H", "a")
     one = await said(engine, automaton, VOCABULARY.spelling(automaton), 4 * RETRIES_PER_REPLY)
-    assert one.shown() == "a" * 4 * RETRIES_PER_REPLY
+    assert one.released() == "a" * 4 * RETRIES_PER_REPLY
     assert one.suppressed == RETRIES_BEFORE_FORBIDDING + 1
     assert engine.answered[0] == {7: -3.0}
     assert all(bias[7] == -3.0 and len(bias) <= MAX_BIASES for bias in engine.answered)
     few = await said(Stubborn("h", "H", "a"), automaton, VOCABULARY.spelling(automaton), 2)
-    assert few.shown() == "aa"
+    assert few.released() == "aa"
 
 
 async def test_until_then_it_is_forbidden_at_its_place_alone() -> None:
@@ -98,15 +98,15 @@ async def test_a_reply_whose_retries_are_spent_reads_well() -> None:
     """Nothing is known of its tokens: the rest is cut, and no blank is left doubled."""
     one = await said(FakeEngine(reply="we are the best of the rest " * 99), compiled("the"), lambda _: frozenset(), 400)
     assert one.suppressed > RETRIES_PER_REPLY
-    assert "the" not in one.shown()
-    assert "  " not in one.shown()
-    assert "we are best of rest" in one.shown()
+    assert "the" not in one.released()
+    assert "  " not in one.released()
+    assert "we are best of rest" in one.released()
 
 
 async def test_where_the_context_is_full_the_reply_ends_with_its_length() -> None:
     engine = FakeEngine(reply="Hello there, how are you today?", max_model_len=8)
     one = await said(engine, compiled("honey"), VOCABULARY.spelling(compiled("honey")), 50)
-    assert (one.finish_reason, one.completion_tokens, one.engine_requests) == ("length", 7, 1)
+    assert (one.finish_reason, one.completion_tokens, one.requests) == ("length", 7, 1)
 
 
 async def test_a_session_knows_the_tokens() -> None:

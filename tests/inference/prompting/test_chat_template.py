@@ -98,7 +98,7 @@ def test_a_character_that_speaks_first_follows_its_persona(forms: dict[str, Chat
     assert plain(name, [*form.persona(PERSONA), *form.turn(None, first=True)]) == expected
     chat += [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "how"}]
     expected = family(name).apply_chat_template(chat, tokenize=False, **options)
-    begun = form.exchange(form.encode_line(ExchangeText(None, "Hello"), first=True), first=True)
+    begun = form.exchange_ids(form.encode_exchange(ExchangeText(None, "Hello"), first=True), first=True)
     ids = [*form.persona(PERSONA), *begun, *form.turn(form.user("how"), first=False)]
     assert plain(name, ids).replace("<think>\n\n</think>\n\nHello", "Hello") == expected
 
@@ -149,14 +149,14 @@ def forbidden(name: str) -> set[int]:
 def test_no_control_token_comes_out_of_text(forms: dict[str, ChatFormat], name: str, text: str) -> None:
     form, none = forms[name], forbidden(name)
     transcript = TranscriptFormat(form)
-    line = transcript.encode_line(ExchangeText(text, text), first=False)
-    past = form.encode_line(ExchangeText(text, text), first=False)
+    line = transcript.encode_exchange(ExchangeText(text, text), first=False)
+    past = form.encode_exchange(ExchangeText(text, text), first=False)
     parts = (form.system(text), form.user(text), past.user_ids, past.reply_ids, line.user_ids, line.reply_ids)
     for ids in parts:
         assert none.isdisjoint(ids)
     # In a prompt there are just the control tokens that the template put there.
-    template = [token for token in transcript.utterance("") if token in none]
-    assert [token for token in transcript.utterance(text) if token in none] == template
+    template = [token for token in transcript.decision(transcript.user("")) if token in none]
+    assert [token for token in transcript.decision(transcript.user(text)) if token in none] == template
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -233,11 +233,11 @@ def test_the_transcript_of_one_turn_begins_the_next_ones(forms: dict[str, ChatFo
     end = len(forms[name].after_user)
     before: list[int] = []
     for user, reply in (("Hello\n there", "I am\nfine."), ("how", ""), ("look  at this", "ok")):
-        prompt = [*form.system("Decide."), *record.ids, *form.utterance(user)]
+        prompt = [*form.system("Decide."), *record.ids, *form.decision(form.user(user))]
         assert prompt[: len(before)] == before
         before = prompt[: len(prompt) - end]
-        record.append(form.encode_line(ExchangeText(user, reply), first=not len(record)))
-    text = plain(name, [*form.system("Decide."), *record.ids, *form.utterance("bye")])
+        record.append(form.encode_exchange(ExchangeText(user, reply), first=not len(record)))
+    text = plain(name, [*form.system("Decide."), *record.ids, *form.decision(form.user("bye"))])
     said = (
         "User: Hello there\nAssistant: I am fine.\nUser: how\nAssistant:\nUser: look at this\nAssistant: ok\nUser: bye"
     )
@@ -247,11 +247,11 @@ def test_the_transcript_of_one_turn_begins_the_next_ones(forms: dict[str, ChatFo
 
 def test_a_line_of_the_transcript_cannot_begin_another_one(forms: dict[str, ChatFormat]) -> None:
     form = TranscriptFormat(forms["chatml"])
-    ids = form.encode_line(ExchangeText("a\nAssistant: b", "c"), first=True).user_ids
+    ids = form.encode_exchange(ExchangeText("a\nAssistant: b", "c"), first=True).user_ids
     assert plain("chatml", list(ids)) == "User: a Assistant: b\n"
 
 
 def test_a_character_that_spoke_first_has_no_user_line(forms: dict[str, ChatFormat]) -> None:
     form = TranscriptFormat(forms["chatml"])
-    exchange = form.encode_line(ExchangeText(None, "Hi"), first=True)
-    assert plain("chatml", form.exchange(exchange, first=True)) == "Assistant: Hi\n"
+    exchange = form.encode_exchange(ExchangeText(None, "Hi"), first=True)
+    assert plain("chatml", form.exchange_ids(exchange, first=True)) == "Assistant: Hi\n"

@@ -20,11 +20,11 @@ class Words:
     def ids(self, text: str) -> list[int]:
         return [self._ids.setdefault(word, len(self._ids) + 10) for word in text.split()]
 
-    def encode_line(self, line: ExchangeText, *, first: bool) -> Exchange:
-        self.encoded.append(line)
-        return Exchange(line, self.ids(line.user or ""), self.ids(line.reply))
+    def encode_exchange(self, text: ExchangeText, *, first: bool) -> Exchange:
+        self.encoded.append(text)
+        return Exchange(text, self.ids(text.user or ""), self.ids(text.reply))
 
-    def exchange(self, exchange: Exchange, *, first: bool) -> list[int]:
+    def exchange_ids(self, exchange: Exchange, *, first: bool) -> list[int]:
         return [1 if first else 2, *exchange.user_ids, 3, *exchange.reply_ids]
 
 
@@ -98,7 +98,7 @@ def test_a_full_record_drops_whole_old_exchanges_in_one_larger_step() -> None:
         before = list(history.ids)
         history.append(Exchange(said(number), form.ids(said(number).user or ""), form.ids(said(number).reply)))
         assert len(history.ids) <= limit
-        assert history.lines == tuple(said(n) for n in range(number + 1 - len(history), number + 1))
+        assert history.texts == tuple(said(n) for n in range(number + 1 - len(history), number + 1))
         if len(history.ids) < len(before):
             trims += 1
             assert TRIM_TO * limit - size < len(history.ids) <= TRIM_TO * limit
@@ -113,14 +113,14 @@ def test_an_exchange_larger_than_the_record_leaves_it_empty() -> None:
     history.append(Exchange(said(3), form.ids("x " * 40), [1]))
     assert (history.ids, len(history)) == ([], 0)
     history.append(Exchange(said(4), form.ids("x"), [1]))
-    assert history.lines == (said(4),)
+    assert history.texts == (said(4),)
 
 
 def test_another_limit_trims_at_once() -> None:
     history, _ = record([said(n) for n in range(10)])
     history.limit(40)
     assert len(history.ids) <= 24
-    assert history.lines[-1] == said(9)
+    assert history.texts[-1] == said(9)
     history.limit(0)
     assert len(history) == 0
 
@@ -144,8 +144,8 @@ def test_only_what_differs_is_encoded() -> None:
     changed = ExchangeText(lines[4].user, "another answer")
     history.replace([*lines[:4], changed, said(7)])
     assert form.encoded == [said(7), changed]
-    assert history.lines == (*lines[:4], changed, said(7))
-    same = len(before) - len(form.exchange(Exchange(lines[4], form.ids(lines[4].user or ""), [1, 2]), first=False))
+    assert history.texts == (*lines[:4], changed, said(7))
+    same = len(before) - len(form.exchange_ids(Exchange(lines[4], form.ids(lines[4].user or ""), [1, 2]), first=False))
     assert history.ids[:same] == before[:same]
 
 
@@ -155,7 +155,7 @@ def test_a_shorter_history_forgets_the_rest() -> None:
     before = list(history.ids)
     history.replace(lines[:2])
     assert history.ids == before[: len(history.ids)]
-    assert (history.lines, form.encoded) == (tuple(lines[:2]), [])
+    assert (history.texts, form.encoded) == (tuple(lines[:2]), [])
     history.replace([])
     assert (history.ids, len(history)) == ([], 0)
 
@@ -165,18 +165,18 @@ def test_a_history_that_lost_its_oldest_lines_keeps_the_ids_of_the_others() -> N
     history, form = record(lines)
     history.replace(lines[2:])
     assert form.encoded == []
-    assert history.lines == tuple(lines[2:])
+    assert history.texts == tuple(lines[2:])
     assert 1002 in history.ids
 
 
 def test_after_a_trim_a_whole_history_still_matches() -> None:
     lines = [said(n) for n in range(30)]
     history, form = record(lines, 90)
-    kept = history.lines
+    kept = history.texts
     before = list(history.ids)
     assert 0 < len(kept) < 30
     history.replace(lines)
-    assert (history.ids, history.lines, form.encoded) == (before, kept, [])
+    assert (history.ids, history.texts, form.encoded) == (before, kept, [])
     history.append(Exchange(said(30), [7], [8]))
     history.replace([*lines, said(30)])
     assert form.encoded == []
@@ -195,16 +195,16 @@ def test_a_new_history_after_a_trim_is_whole_again() -> None:
     history, _ = record([said(n) for n in range(30)], 90)
     other = [said(100 + n) for n in range(3)]
     history.replace(other)
-    assert history.lines == tuple(other)
+    assert history.texts == tuple(other)
     history.replace([said(99), *other])  # not trimmed any more: an older line is news
-    assert history.lines == (said(99), *other)
+    assert history.texts == (said(99), *other)
 
 
 def test_a_long_history_is_trimmed_to_its_newest_lines() -> None:
     history, _ = record([], 100)
     history.replace([said(n) for n in range(50)])
     assert len(history.ids) <= TRIM_TO * 100
-    assert history.lines == tuple(said(n) for n in range(50 - len(history), 50))
+    assert history.texts == tuple(said(n) for n in range(50 - len(history), 50))
 
 
 def test_of_a_history_that_cannot_fit_only_the_newest_lines_are_encoded() -> None:
@@ -221,7 +221,7 @@ def test_replaced_by_anything_it_holds_the_newest_lines_of_it(ours: list[int], t
     history, _ = record([said(n) for n in ours], limit)
     lines = [said(n) for n in theirs]
     history.replace(lines)
-    assert list(history.lines) == lines[len(lines) - len(history) :]
+    assert list(history.texts) == lines[len(lines) - len(history) :]
     assert len(history.ids) <= limit
 
 
@@ -232,10 +232,10 @@ def test_a_reply_is_cut_to_what_was_heard() -> None:
     history, form = record([said(1), ExchangeText("u", "one two three")])
     prefix = history.ids[: -len([1001, 2001])]
     history.cut_last_reply(7)
-    assert history.lines[-1] == ExchangeText("u", "one two")
+    assert history.texts[-1] == ExchangeText("u", "one two")
     assert history.ids == [*prefix, *form.ids("one two")]
     history.cut_last_reply(0)
-    assert history.lines[-1] == ExchangeText("u", "")
+    assert history.texts[-1] == ExchangeText("u", "")
     assert history.ids == prefix
 
 

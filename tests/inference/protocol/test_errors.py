@@ -16,7 +16,7 @@ from inference.consumer import Admission
 from inference.engines.base import EngineRole
 from inference.engines.sampling import SAMPLING_KEYS
 from inference.protocol.errors import ALL_ERROR_CODES, ErrorCode
-from inference.turn import TurnPolicy
+from inference.turn_plan import TurnPolicy
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import FREE, START, UNLIMITED, Line, make_serving, talking
 from tests.fakes.socket import Socket, chat_application
@@ -31,10 +31,17 @@ DOCUMENTED = {
     *["missing_personality", "invalid_personality", "missing_chat_prompt", "invalid_chat_prompt"],
     "chat_prompt_too_long",
     *["missing_tool_prompt", "invalid_tool_prompt", "tool_prompt_too_long", "tool_prompt_update_not_allowed"],
-    *["unknown_persona", "invalid_user_utterance", "missing_analysis_text", "invalid_history", "no_active_session"],
+    *[
+        "unknown_persona",
+        "invalid_user_utterance",
+        "invalid_user_identity",
+        "missing_analysis_text",
+        "invalid_history",
+        "no_active_session",
+    ],
     *["chat_not_deployed", "invalid_sampling_payload", "message_rate_limited", "cancel_rate_limited"],
     *["chat_prompt_update_rate_limited", "generation_timeout", "engine_unavailable", "key_revoked"],
-    *["token_budget_exhausted", "internal_error"],
+    *["token_budget_exhausted", "internal_error", "invalid_user_identity"],
     *(f"invalid_{key}" for key in SAMPLING_KEYS),
     *(f"{key}_out_of_range" for key in SAMPLING_KEYS),
 }
@@ -102,7 +109,7 @@ async def unsaid() -> Frame:
 
 
 async def too_slow() -> Frame:
-    async with talking(FakeEngine(first=asyncio.Event()), turn=TurnPolicy(gen_timeout=0.02)) as line:
+    async with talking(FakeEngine(first=asyncio.Event()), turn=TurnPolicy(reply_timeout_s=0.02)) as line:
         return (await line.turn())[-2]
 
 
@@ -123,7 +130,7 @@ async def revoked() -> Frame:
 
 async def broken() -> Frame:
     async with talking() as line:
-        line.serving.resolver.character = None  # type: ignore[method-assign, assignment]
+        line.serving.resolver.choose = None  # type: ignore[method-assign, assignment]
         return await line.ask(START)
 
 
@@ -152,6 +159,7 @@ PROVOKED: dict[str, Provoke] = {
     "invalid_user_utterance": start(user_utterance=5),
     "missing_analysis_text": said(START, {"type": "followup"}),
     "invalid_history": start(history_text="nobody said this"),
+    "invalid_user_identity": start(user_identity="x" * 65),
     "no_active_session": said({"type": "chat_prompt", "persona": "max"}),
     "chat_not_deployed": unsaid,
     "invalid_sampling_payload": start(sampling=5),

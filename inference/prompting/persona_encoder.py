@@ -1,0 +1,93 @@
+"""Persona and tool prompts to token ids: bounded, cached, shared by all sessions of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import lru_cache
+
+from inference.prompting.chat_template import ChatFormat
+from inference.prompting.persona import PersonaError, PersonaProblem
+from inference.prompting.prompt_limits import PromptLimits
+from inference.prompting.text_encoder import LONG_TEXT_CHARS
+from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT
+from inference.prompting.transcript import TranscriptFormat
+
+# The known tokenizers average fewer characters per token than this, so a longer text is refused without encoding.
+MAX_CHARS_PER_TOKEN = 24
+CACHED_PROMPTS = 512
+
+
+class PersonaEncoder:
+    """Encodes the prompts that begin every request of the two engines.
+
+    Args:
+        chat: the chat engine's template; None where it is not deployed.
+        tool: the tool engine's template; None where it is not deployed.
+        limits: the token limits of both prompts.
+    """
+
+    def __init__(self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits) -> None:
+        self.chat = chat
+        self.transcript = TranscriptFormat(tool, utterance_max_tokens=limits.utterance) if tool else None
+        self.limits = limits
+        self._tool = tool
+        self._chat_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_chat)
+        self._tool_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool)
+
+    @property
+    def max_chat_chars(self) -> int:
+        """Characters beyond which a chat prompt is refused without being encoded."""
+        return self.limits.chat_prompt * MAX_CHARS_PER_TOKEN
+
+    @property
+    def max_tool_chars(self) -> int:
+        """Characters beyond which a tool prompt is refused without being encoded."""
+        return self.limits.tool_prompt * MAX_CHARS_PER_TOKEN
+
+    def chat_ids(self, prompt: str) -> tuple[int, ...]:
+        """Return the ids of a persona's text with the template's opening; empty without a chat engine.
+
+        Raises:
+            PersonaError: ``CHAT_PROMPT_TOO_LONG``.
+        """
+        return self._chat_ids(prompt)
+
+    def tool_ids(self, prompt: str) -> tuple[int, ...]:
+        """Return the ids of a tool prompt, examples as turns; empty without a tool engine.
+
+        Raises:
+            PersonaError: ``TOOL_PROMPT_TOO_LONG``.
+        """
+        return self._tool_ids(prompt)
+
+    async def encode_ahead(self, prompt: str | None) -> None:
+        """Encode a long prompt in a thread, so that :meth:`chat_ids` finds it in the cache.
+
+        Errors are left to :meth:`chat_ids`.
+        """
+        if prompt is not None and LONG_TEXT_CHARS < len(prompt) <= self.max_chat_chars:
+            with suppress(PersonaError):
+                await asyncio.to_thread(self._chat_ids, prompt)
+
+    def tool_warm_ids(self) -> list[list[int]]:
+        """Return the prompts that the tool engine computes at start; empty without a tool engine."""
+        if self.transcript is None:
+            return []
+        return [[*self._tool_ids(DEFAULT_TOOL_PROMPT), *self.transcript.decision(self.transcript.user("hi"))]]
+
+    def _encode_chat(self, prompt: str) -> tuple[int, ...]:
+        if self.chat is None:
+            return ()
+        limit = self.limits.chat_prompt
+        if len(prompt) > self.max_chat_chars or len(ids := self.chat.system(prompt)) > limit:
+            raise PersonaError(PersonaProblem.CHAT_PROMPT_TOO_LONG, f"chat_prompt may have at most {limit} tokens")
+        return (*self.chat.before_system, *ids)
+
+    def _encode_tool(self, prompt: str) -> tuple[int, ...]:
+        if self._tool is None or self.transcript is None:
+            return ()
+        limit = self.limits.tool_prompt
+        if len(prompt) > self.max_tool_chars or len(self._tool.system(prompt)) > limit:
+            raise PersonaError(PersonaProblem.TOOL_PROMPT_TOO_LONG, f"tool_prompt may have at most {limit} tokens")
+        return tuple(self.transcript.system(prompt))

@@ -1,0 +1,63 @@
+"""The rate windows of one session, and the wire's errors where a window is full."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from accounts.callers import Limits
+from accounts.limits import RollingWindow
+from inference.protocol.errors import ErrorCode, ProtocolError
+
+_FREE = frozenset({"ping", "pong", "end"})
+
+
+class SessionLimits:
+    """Rolling windows for messages, cancels and persona updates. A refused message takes no slot."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._messages = RollingWindow(limits.messages)
+        self._cancels = RollingWindow(limits.cancels)
+        self._updates = RollingWindow(limits.persona_updates)
+
+    def change(self, limits: Limits) -> None:
+        """Apply changed limits from the next message on."""
+        self._messages.window = limits.messages
+        self._cancels.window = limits.cancels
+        self._updates.window = limits.persona_updates
+
+    def charge(self, kind: str, request_id: str | None) -> None:
+        """Charge one message of type ``kind``; ``ping``, ``pong`` and ``end`` are free.
+
+        Raises:
+            ProtocolError: ``message_rate_limited`` or ``cancel_rate_limited``, with ``retry_in`` seconds.
+        """
+        if kind in _FREE:
+            return
+        window, code = (
+            (self._cancels, ErrorCode.CANCEL_RATE_LIMITED)
+            if kind == "cancel"
+            else (self._messages, ErrorCode.MESSAGE_RATE_LIMITED)
+        )
+        wait_s = window.take(time.monotonic())
+        if wait_s > 0:
+            raise ProtocolError(
+                code, "too many messages, slow down", kind=kind, request_id=request_id, retry_in=_whole_seconds(wait_s)
+            )
+
+    def charge_persona_update(self) -> None:
+        """Charge a persona update. A refused update gives its slot of the message window back.
+
+        Raises:
+            ProtocolError: ``chat_prompt_update_rate_limited``, with ``retry_in`` seconds.
+        """
+        wait_s = self._updates.take(time.monotonic())
+        if wait_s > 0:
+            self._messages.give_back()
+            raise ProtocolError(
+                ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=_whole_seconds(wait_s)
+            )
+
+
+def _whole_seconds(wait_s: float) -> int:
+    return max(1, math.ceil(wait_s))
