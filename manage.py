@@ -6,6 +6,7 @@ import sys
 
 
 def main() -> None:
+    os.umask(0o077)  # the database, secrets and logs are their owner's alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
     from django.core.management import execute_from_command_line
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
+os.umask(0o077)  # the database, secrets and logs are their owner's alone
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings

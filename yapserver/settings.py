@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from yapserver.env import BASE_DIR, LOOPBACK_NAMES, is_loopback, read
+from yapserver.logs import logging_config
 from yapserver.navigation import favicon, navigation
 
 ENV = read()
@@ -33,6 +34,13 @@ SAMPLING_RANGES: dict[str, tuple[float, float]] = {
 
 def _owner_only(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
+
+
+def _keep_private(path: Path) -> None:
+    """Take group and others the access to a file that an earlier version created for them."""
+    with suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _secret_key() -> str:
@@ -109,6 +117,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "yapserver.content_security.content_security_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -121,6 +130,8 @@ MIDDLEWARE = [
 ROOT_URLCONF = "yapserver.urls"
 ASGI_APPLICATION = "yapserver.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+for _suffix in ("", "-wal", "-shm"):
+    _keep_private(ENV.RUN_DIR / f"yap.sqlite3{_suffix}")
 DATABASES = {"default": _database(ENV.DATABASE_URL, ENV.RUN_DIR)}
 
 TEMPLATES = [
@@ -151,7 +162,8 @@ CACHES: dict[str, dict[str, Any]] = {
     "default": (
         {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ENV.REDIS_URL}
         if ENV.REDIS_URL
-        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        # Login attempts are counted here: with the default of 300 entries, an attacker could push the counts out.
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     )
 }
 
@@ -205,37 +217,18 @@ UNFOLD: dict[str, Any] = {
 
 # Behind TLS everything is strict; on plain http://127.0.0.1 a secure cookie would lock the operator out of the admin.
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 12 * 3600  # seconds; a working day, counted from the login
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.TRUST_PROXY
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.TRUST_PROXY else None
 SECURE_HSTS_SECONDS = 31_536_000 if ENV.TRUST_PROXY else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = ENV.TRUST_PROXY
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = False  # the operator's other hosts are not Yap's to decide on
 SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come from inside, over plain HTTP
 X_FRAME_OPTIONS = "DENY"
-# `check --deploy` asks for TLS: HSTS (W004), the redirect (W008) and secure cookies (W012, W016). On a loopback address
-# there is no network to protect, so it is told so there; listening anywhere else without TRUST_PROXY, it complains.
-_ONLY_HERE = is_loopback(ENV.HOST) and not ENV.TRUST_PROXY
-SILENCED_SYSTEM_CHECKS = [f"security.W{number}" for number in ("004", "008", "012", "016")] if _ONLY_HERE else []
+# `check --deploy` asks for HSTS on subdomains (W005) and for preloading (W021): see above. TLS itself (W004, W008,
+# W012, W016) is silenced on loopback alone, where no network is to be protected.
+_NO_NETWORK = is_loopback(ENV.HOST) and not ENV.TRUST_PROXY
+SILENCED_SYSTEM_CHECKS = [
+    f"security.{check}" for check in ("W005", "W021", *(("W004", "W008", "W012", "W016") if _NO_NETWORK else ()))
+]
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name} {message}", "style": "{"}},
-    "filters": {"keys": {"()": "yapserver.logs.RedactKeys"}, "unready": {"()": "yapserver.logs.ExpectedUnready"}},
-    "handlers": {
-        "log": (
-            {"class": "yapserver.logs.CopyTruncateHandler", "filename": str(ENV.LOG_FILE)}
-            if ENV.LOG_FILE
-            else {"class": "logging.StreamHandler"}
-        )
-        | {"formatter": "line", "filters": ["keys"]},
-    },
-    "root": {"handlers": ["log"], "level": "INFO"},
-    "loggers": {
-        "django": {"level": "INFO", "propagate": True, "handlers": []},
-        "django.request": {"filters": ["unready"]},
-        "django.server": {"level": "INFO", "propagate": True, "handlers": []},
-        "daphne": {"level": "INFO"},
-        "httpx": {"level": "WARNING"},
-        "transformers": {"level": "WARNING"},
-    },
-}
+LOGGING = logging_config(ENV.LOG_FILE, (ENV.TEXT_API_KEY, ENV.SECRET_KEY, ENV.HF_TOKEN))
