@@ -16,7 +16,8 @@ import traceback
 from functools import partial
 from typing import Any
 
-from tests.benchmarks.scenarios import SCENARIOS, MakeLine
+from tests.benchmarks.crowds import MakeLine
+from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.sse_line import SseLine
 from tests.benchmarks.websocket_line import WebSocketLine
 
