@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,56 +14,22 @@ from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from inference.engines.sampling import SAMPLING_KEYS
-from inference.prompting.tool_prompt import schema, split_examples
 from inference.protocol.decoder import MESSAGE_TYPES
 from inference.protocol.errors import ALL_ERROR_CODES
-from inference.tool_call import parse_calls
 from scripts.env_tables import shown, with_tables
-from tests.clients_suite.running import KEY, environment
-from tests.clients_suite.scripted_server import REPLY, Script, scripted
-from tests.server import YapServer
+from tests.documents import (
+    ADVANCED,
+    BOTH,
+    CHANGELOG,
+    DOCS,
+    FENCE,
+    README,
+    blocks,
+    code,
+    rows,
+    section,
+)
 from yapserver.env import BASE_DIR, Environment
-
-README, ADVANCED, CHANGELOG = (BASE_DIR / name for name in ("README.md", "ADVANCED.md", "CHANGELOG.md"))
-ROOT_DOCUMENTS = (README, ADVANCED, *(BASE_DIR / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")))
-DOCS = (*ROOT_DOCUMENTS, CHANGELOG, *sorted((BASE_DIR / "docker").rglob("*.md")))
-BOTH = README.read_text() + ADVANCED.read_text()
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def inference_sources() -> str:
-    """Return the source of `inference/` and `inference/protocol/`, which name frames, close codes and metrics."""
-    folders = (BASE_DIR / "inference", BASE_DIR / "inference/protocol")
-    return "".join(path.read_text() for folder in folders for path in sorted(folder.glob("*.py")))
-
-
-def section(text: str, heading: str) -> str:
-    """Return the text below a heading, up to the next heading of its level or above."""
-    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
-    assert found, f"no heading {heading!r}"
-    rest = text[found.end() :]
-    following = re.search(rf"^#{{1,{len(found[1])}}} ", _FENCE.sub(lambda m: " " * len(m[0]), rest), re.MULTILINE)
-    return rest[: following.start()] if following else rest
-
-
-def rows(text: str) -> list[list[str]]:
-    """Return the rows of all tables in a text, without their heads."""
-    body = re.sub(r"^\|.*\n\|-.*\n", "", text, flags=re.MULTILINE)
-    lines = re.findall(r"^\|(.*)\|$", body, re.MULTILINE)
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
-
-
-def code(cell: str) -> str:
-    """Return the text of a cell that is one piece of code."""
-    match = re.fullmatch(r"`([^`]+)`", cell)
-    assert match, f"{cell!r} is not in backticks"
-    return match[1]
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """Return the fenced blocks of a language."""
-    return [body for name, body in _FENCE.findall(text) if name == language]
-
 
 # -- tables against code ---------------------------------------------------------------------------
 
@@ -259,7 +221,7 @@ def test_flags_of_clients_and_benchmarks_exist() -> None:
 
 
 def _anchors(text: str) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -291,85 +253,3 @@ def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
             words = [word for word in line.split() if not re.match(r"[A-Z_]+=", word)]
             if not line.startswith("TEXT_API_KEY=$("):
                 assert words[0] in programs, line
-
-
-# -- examples work ---------------------------------------------------------------------------------
-
-
-async def _run(example: str, folder: Path, url: str, key: str) -> str:
-    script = folder / "first.py"
-    script.write_text(example)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(script),
-        env=environment({"TEXT_API_KEY": key, "SERVER_WS_URL": url, "PYTHONIOENCODING": "utf-8"}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0, out.decode()
-    return out.decode()
-
-
-def _first_conversation() -> str:
-    (example,) = blocks(section(README.read_text(), "A first conversation"), "python")
-    return example
-
-
-async def test_the_first_conversation_runs(tmp_path: Path) -> None:
-    async with scripted(Script()) as server:
-        out = await _run(_first_conversation(), tmp_path, server.url, KEY["TEXT_API_KEY"])
-    assert server.starts()[0]["persona"] == "mia"
-    assert REPLY in out
-    kinds = [json.loads(line)["type"] for line in out.splitlines() if line.startswith("{")]
-    assert kinds == ["ack", "toolcall", "final", "done"]
-
-
-async def test_the_first_conversation_says_why_it_was_refused(tmp_path: Path) -> None:
-    async with scripted(Script()) as server:
-        assert "authentication_failed" in await _run(_first_conversation(), tmp_path, server.url, "wrong")
-
-
-@pytest.mark.engine
-async def test_the_first_conversation_with_the_demo(tmp_path: Path, demo_server: YapServer) -> None:
-    out = await _run(_first_conversation(), tmp_path, demo_server.ws_url, demo_server.api_key)
-    frames = {frame["type"]: frame for line in out.splitlines() if line.startswith("{") for frame in [json.loads(line)]}
-    assert [*frames] == ["ack", "toolcall", "final", "done"]
-    assert frames["toolcall"]["status"] == "no"
-    assert frames["final"]["normalized_text"] in out
-    assert frames["done"]["usage"]["completion_tokens"] > 0
-
-
-async def test_the_example_of_the_library_runs(tmp_path: Path) -> None:
-    (example,) = blocks(section(README.read_text(), "The command-line clients"), "python")
-    async with scripted(Script(token_delay=0.005, reply=f"{REPLY} {REPLY}")) as server:
-        example = example.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("KEY", KEY["TEXT_API_KEY"], 1)
-        library = str(BASE_DIR / "tests/clients")
-        out = await _run(f"import sys; sys.path.insert(0, {library!r})\n{example}", tmp_path, server.url, "")
-    assert REPLY[:40] in out
-    assert [start["user_utterance"] for start in server.starts()] == ["Tell me a story.", "Wait: what was her name?"]
-    assert server.starts()[1]["heard"] > 0
-
-
-def test_the_tool_prompt_is_read_as_advanced_says() -> None:
-    (prompt,) = blocks(section(ADVANCED.read_text(), "Tool prompts"), "text")
-    instructions, examples = split_examples(prompt)
-    assert "User:" not in instructions
-    assert len(examples) == prompt.count("User:") == 4
-    calls = [parse_calls(line.reply) for line in examples]
-    assert [call[0]["name"] if call else None for call in calls] == [None, "take_screenshot", "get_weather", None]
-    assert json.loads(schema(prompt))["items"]["properties"]["name"]["enum"] == ["get_weather", "take_screenshot"]
-
-
-def test_the_bad_settings_are_refused_as_the_readme_says() -> None:
-    said = section(README.read_text(), "Environment variables")
-    done = subprocess.run(
-        [sys.executable, "manage.py", "serve"],
-        env={**os.environ, "QUANTIZATION": "int3"},
-        cwd=BASE_DIR,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip() in said
