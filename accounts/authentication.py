@@ -14,7 +14,7 @@ from accounts.credentials import Credentials, find_credentials
 from accounts.defaults import default_limits
 from accounts.key_guesses import TooManyWrongKeys, wrong_keys
 from accounts.keys import prefix_of
-from accounts.selectors import find_caller_sync
+from accounts.selectors import find_caller
 
 
 class CallerUser:
@@ -49,7 +49,7 @@ def authenticate(key: str, network: str, defaults: Limits, text_api_key: str | N
     guess = prefix_of(key) is None
     if guess:
         wrong_keys.check(network)
-    caller = find_caller_sync(key, defaults, text_api_key)
+    caller = find_caller(key, defaults, text_api_key)
     if guess and caller is None:
         wrong_keys.failed(network)
     return caller

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,9 +79,10 @@ class DatabaseThreads:
         """
         return await self._answer(_Job(work, repeat=False), None)
 
-    async def aclose(self, timeout_s: float = 1.0) -> None:
+    async def aclose(self, timeout_s: float = 1.5) -> None:
         """Close the threads' connections. A thread that hangs is left behind; the process then ends without it."""
-        futures = [self._threads.submit(_close_connection) for _ in range(self._workers)]
+        together = threading.Barrier(self._workers)  # so that each thread closes its own
+        futures = [self._threads.submit(_close_connection, together, timeout_s * 0.8) for _ in range(self._workers)]
         await asyncio.wait([asyncio.wrap_future(future) for future in futures], timeout=timeout_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -141,7 +143,9 @@ class _Job(Generic[T]):
             duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _close_connection() -> None:
+def _close_connection(together: threading.Barrier, timeout_s: float) -> None:
+    with suppress(threading.BrokenBarrierError):  # another thread hangs
+        together.wait(timeout_s)
     connections[DEFAULT_DB_ALIAS].close()
 
 

@@ -171,3 +171,17 @@ class Usage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key_prefix} {self.persona} {self.bucket:%Y-%m-%d %H:%M} ({self.period})"
+
+
+class UsageWriter(models.Model):
+    """A serving process that writes usage, and the number of the last batch that it has written.
+
+    The number changes in the transaction that adds the batch, so that a batch that is written twice counts once.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    batch = models.PositiveBigIntegerField()
+    written_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.batch}"

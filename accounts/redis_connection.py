@@ -129,7 +129,8 @@ class SharedRedis:
             DependencyAway: Redis does not answer; at once while the breaker is open, else after the time limit.
         """
         self.breaker.check()
-        return await self._within_limit(self._ask(script, keys, args))
+        answer: list[Any] = await self._within_limit(self._ask(script, keys, args))
+        return answer
 
     async def call_now(self, script: SharedScript, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """The same for :class:`SharedPart` methods: also while the breaker is open, and without writing anything back.
@@ -137,7 +138,7 @@ class SharedRedis:
         Raises:
             DependencyAway: Redis does not answer, or has lost its data, which the next heartbeat takes care of.
         """
-        answer = await self._within_limit(script(self._epoch, keys, args))
+        answer: list[Any] = await self._within_limit(script(self._epoch, keys, args))
         if answer[0].decode() != self._epoch:
             raise DependencyAway(self.breaker.name)
         return answer[1:]

@@ -295,8 +295,20 @@ class RedisTokenBudget:
         self, tally: _Tally, *, whole: bool, limit: int = 0, want: int = 0, rows: int = -1
     ) -> list[str | int]:
         lease = int(RESERVATION_S * 1000)
-        others = [part for item in tally.counters.items() for part in item] if whole else []
-        own = [self._process, tally.spent, tally.reserved, lease, limit, want, tally.base_at, tally.base, rows]
+        others: list[str | int] = []
+        for process, tokens in tally.counters.items() if whole else ():
+            others += (process, tokens)
+        own: list[str | int] = [
+            self._process,
+            tally.spent,
+            tally.reserved,
+            lease,
+            limit,
+            want,
+            tally.base_at,
+            tally.base,
+            rows,
+        ]
         return [*own, *others]
 
     def _take(self, tally: _Tally, answer: list[Any], spent: int) -> None:

@@ -1,4 +1,4 @@
-"""Reads of keys: the caller of a key, its use today, and keys that may be deleted."""
+"""Reads of keys: the caller of a key, its use today, and keys that may be deleted. For threads, never for the loop."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _COLUMNS = (
     "may_read_metrics",
     "personas__slug",  # a left join: one row per persona, or one with None
 )
+_CHUNK = 500  # keys in one query
 _Row = dict[str, Any]
 
 
-def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
+def find_caller(key: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
     """The caller of a key, with one query at most; None where the key is unknown, revoked or expired."""
     if text_api_key and same(key, text_api_key):
-        return _env_caller(defaults)
+        return env_caller(defaults)
     prefix = prefix_of(key)
     if prefix is None:
         return None
@@ -43,13 +44,24 @@ def find_caller_sync(key: str, defaults: Limits, text_api_key: str | None) -> Ca
     return _caller(rows, hash_key(key), defaults, timezone.now())
 
 
-def caller_for_sync(key_id: int, defaults: Limits, fingerprint: str = "") -> Caller | None:
-    """The key as it is now, for a live connection that holds an older ``Caller``; None: close the connection.
+def callers_now(callers: Iterable[Caller], defaults: Limits) -> dict[Caller, Caller | None]:
+    """Return each caller of the database as its key is now. One query for each 500 keys.
 
-    With the old caller's ``fingerprint``, a secret that was rotated away counts only until its time is over.
+    A secret that was rotated away counts until its time is over, which ``Caller.fingerprint`` decides.
+
+    Returns:
+        For each caller a new one, or None: the key was revoked, has expired or is gone.
     """
-    rows = ApiKey.objects.filter(pk=key_id).order_by().values(*_COLUMNS)
-    return _caller(rows, fingerprint or None, defaults, timezone.now())
+    asked = list(callers)
+    rows: dict[int, list[_Row]] = {}
+    ids = sorted({caller.key_id for caller in asked if caller.key_id is not None})
+    for first in range(0, len(ids), _CHUNK):
+        for row in ApiKey.objects.filter(pk__in=ids[first : first + _CHUNK]).order_by().values(*_COLUMNS):
+            rows.setdefault(row["pk"], []).append(row)
+    now = timezone.now()
+    return {
+        caller: _caller(rows.get(caller.key_id or 0, ()), caller.fingerprint or None, defaults, now) for caller in asked
+    }
 
 
 def tokens_today(prefix: str, now: float) -> int:
@@ -67,7 +79,8 @@ def deletable_keys() -> QuerySet[ApiKey]:
     return ApiKey.objects.filter(Q(last_used_at__isnull=True) | Q(revoked_at__lt=kept_since))
 
 
-def _env_caller(defaults: Limits) -> Caller:
+def env_caller(defaults: Limits) -> Caller:
+    """Return the caller of ``TEXT_API_KEY``."""
     return Caller(key_id=None, prefix=ENV_PREFIX, name="TEXT_API_KEY", limits=defaults, may_read_metrics=True)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.changes import announce
 from accounts.keys import mint
 from accounts.models import ApiKey
+from personas.changes import announce
 
 
 def issue_key(row: ApiKey) -> str:

@@ -1,16 +1,17 @@
-"""Usage in memory: turns add to sums per minute, key and persona, which one background task writes in batches."""
+"""Usage in memory: sums per minute, key and persona, which one background task writes in numbered batches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from accounts.breaker import DependencyAway
 from accounts.histogram import BUCKETS, bucket_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ COUNTERS = (
 
 @dataclass(frozen=True, slots=True)
 class TurnUsage:
-    """What one turn used, told once when it has ended. ``ttft_ms`` is None when no text reached the client."""
+    """Usage of one turn, recorded once when it has ended. ``ttft_ms`` is None when no text reached the client."""
 
     key_id: int | None
     key_prefix: str
@@ -51,12 +52,12 @@ class TurnUsage:
 
     @property
     def total_tokens(self) -> int:
-        """What the daily budget is charged: prompts (cached parts included) and output of both engines."""
+        """Tokens that the daily budget counts: prompts (cached parts included) and output of both engines."""
         return self.prompt_tokens + self.completion_tokens + self.tool_prompt_tokens + self.tool_completion_tokens
 
 
 class UsageKey(NamedTuple):
-    """Which row: ``minute`` is the start of its bucket in Unix seconds."""
+    """Identity of a row. ``minute`` is the start of its bucket in Unix seconds."""
 
     minute: int
     key_prefix: str
@@ -78,7 +79,7 @@ class UsageSum:
         return sum(self.counts[name] for name in names)
 
     def add_turn(self, turn: TurnUsage) -> None:
-        """One more turn."""
+        """Add one turn."""
         counts = self.counts
         counts["turns"] += 1
         counts["prompt_tokens"] += turn.prompt_tokens
@@ -97,20 +98,53 @@ class UsageSum:
             self.ttft[bucket_of(turn.ttft_ms)] += 1
 
     def add(self, other: UsageSum) -> None:
-        """Everything of ``other`` as well."""
+        """Add every count of ``other``."""
         self.counts.update(other.counts)
         self.errors.update(other.errors)
         self.ttft = [one + more for one, more in zip(self.ttft, other.ttft, strict=True)]
 
 
-Write = Callable[[Mapping[UsageKey, UsageSum], Mapping[int, float]], None]
-"""Writes sums, and when keys (by id) were last used, in one transaction: ``accounts.services.write_usage``."""
+@dataclass(frozen=True, slots=True)
+class UsageBatch:
+    """Usage that is written in one transaction. Writer and number identify it: written twice, it counts once.
+
+    Attributes:
+        writer: Id of the process that counted it (32 hex digits).
+        number: Grows by one with each batch of a writer, from 1.
+        sums: What was used.
+        last_used: Row id of a key → when it was last used, in Unix seconds.
+    """
+
+    writer: str
+    number: int
+    sums: Mapping[UsageKey, UsageSum]
+    last_used: Mapping[int, float]
+
+    @property
+    def turns(self) -> int:
+        """Turns in this batch."""
+        return sum(each.counts["turns"] for each in self.sums.values())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in this batch, as the daily budget counts them."""
+        return sum(each.total_tokens for each in self.sums.values())
+
+
+Write = Callable[[UsageBatch], Awaitable[None]]
+"""Writes a batch in one transaction, once (``accounts.usage_services.write_batch`` in a thread). Raises what it likes:
+the batch is kept and tried again."""
 
 
 class UsageLedger:
-    """Collects on the serving loop; writes in a thread of its own, at most once per ``interval_s``.
+    """Collects on the serving loop and writes at most once per ``interval_s``.
 
-    A failed write is kept and tried again; beyond ``max_rows`` sums the oldest are given up, with a line in the log.
+    Args:
+        write: Writes one batch.
+        clock: Unix seconds.
+        interval_s: Seconds between two writes.
+        max_rows: Sums that are kept while nothing can be written; beyond that the oldest are dropped, with a line in
+            the log.
     """
 
     def __init__(
@@ -120,20 +154,24 @@ class UsageLedger:
         self._clock = clock
         self._interval_s = interval_s
         self._max_rows = max_rows
+        self._writer = uuid.uuid4().hex
+        self._number = 0
         self._sums: dict[UsageKey, UsageSum] = {}
         self._last_used: dict[int, float] = {}
+        self._unwritten: deque[UsageBatch] = deque()
         self._writing = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="usage")
         self._task: asyncio.Task[None] | None = None
-        self._failing = False
+        self._flushing: asyncio.Task[bool] | None = None
+        self.failing = False
+        """Whether the last write failed although the database answered: a full disk, for one."""
 
     def start(self) -> None:
-        """Begins to write in the background of the running loop; a second call does nothing."""
+        """Start to write in the background of the running loop. Idempotent."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="usage ledger")
 
     def record(self, turn: TurnUsage) -> None:
-        """Counts a turn. Only memory is touched."""
+        """Count a turn. Only memory is touched."""
         now = self._clock()
         self._sum(now, turn.key_prefix, turn.persona).add_turn(turn)
         if turn.key_id is not None:
@@ -147,59 +185,83 @@ class UsageLedger:
             self._last_used[used.key_id] = now
 
     def record_error(self, key_prefix: str, code: str, persona: str = "") -> None:
-        """Counts an error that belongs to no turn."""
+        """Count an error that belongs to no turn."""
         self._sum(self._clock(), key_prefix, persona).errors[code] += 1
 
-    def touch(self, key_id: int | None) -> None:
-        """Notes that a key was used now; None is ``TEXT_API_KEY`` and has no row."""
-        if key_id is not None:
-            self._last_used[key_id] = self._clock()
+    def take_up(self, batches: Iterable[UsageBatch]) -> None:
+        """Write batches of an ended process as well, before any other."""
+        self._unwritten.extendleft(reversed(list(batches)))
 
     async def flush(self) -> bool:
-        """Writes what there is now, in one transaction. False: it failed and is kept."""
+        """Write everything counted so far.
+
+        Returns:
+            False: a write failed; everything that is not written is kept.
+        """
         async with self._writing:
-            if not self._sums and not self._last_used:
-                return True
-            sums, last_used = self._sums, self._last_used
-            self._sums, self._last_used = {}, {}
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._write, sums, last_used)
-            except Exception as error:
-                self._keep(sums, last_used, error)
+            if not await self._write_waiting():
                 return False
-            if self._failing:
+            self._batch()
+            if not await self._write_waiting():
+                return False
+            if self.failing:
                 log.warning("usage is written again")
-            self._failing = False
+            self.failing = False
             return True
 
-    async def close(self) -> None:
-        """Stops the background task and writes what is left."""
+    async def close(self, timeout_s: float = 2.0) -> list[UsageBatch]:
+        """Stop the background task and write the rest.
+
+        Args:
+            timeout_s: How long writing may take.
+
+        Returns:
+            What could not be written; a batch whose write has no answer yet is part of it.
+        """
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        async with self._writing:
-            pass  # what the task had begun
-        await self.flush()
-        self._thread.shutdown(wait=False)
+            await asyncio.wait({task})
+        last = asyncio.get_running_loop().create_task(self.flush(), name="last usage")
+        await asyncio.wait({last}, timeout=timeout_s)
+        self._batch()
+        return list(self._unwritten)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            await asyncio.shield(asyncio.ensure_future(self.flush()))
+            # A cancelled run leaves the write that has begun alone.
+            self._flushing = asyncio.get_running_loop().create_task(self.flush(), name="usage write")
+            await asyncio.shield(self._flushing)
 
     def _sum(self, now: float, key_prefix: str, persona: str) -> UsageSum:
         return self._sums.setdefault(UsageKey(int(now // 60) * 60, key_prefix, persona), UsageSum())
 
-    def _keep(self, sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float], error: Exception) -> None:
-        if not self._failing:
-            log.error("usage could not be written and is kept: %s: %s", type(error).__name__, error)
-        self._failing = True
-        for key, older in sums.items():
-            self._sums.setdefault(key, UsageSum()).add(older)
-        self._last_used = {**last_used, **self._last_used}
-        surplus = sorted(self._sums)[: max(0, len(self._sums) - self._max_rows)]
+    def _batch(self) -> None:
+        """Number what has been counted since the last batch."""
+        if self._sums or self._last_used:
+            self._number += 1
+            self._unwritten.append(UsageBatch(self._writer, self._number, self._sums, self._last_used))
+            self._sums, self._last_used = {}, {}
+
+    async def _write_waiting(self) -> bool:
+        while self._unwritten:
+            try:
+                await self._write(self._unwritten[0])
+            except Exception as error:
+                self._failed(error)
+                return False
+            self._unwritten.popleft()
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, DependencyAway):  # that has been logged for everything that needs the database
+            if not self.failing:
+                log.error("usage cannot be written and is kept: %s: %s", type(error).__name__, error)
+            self.failing = True
+        rows = len(self._sums) + sum(len(batch.sums) for batch in self._unwritten)
+        surplus = sorted(self._sums)[: max(0, rows - self._max_rows)]
         for key in surplus:
             del self._sums[key]
         if surplus:
-            log.error("usage of %d rows was given up: the database did not answer for too long", len(surplus))
+            log.error("usage of %d rows is dropped: nothing could be written for too long", len(surplus))

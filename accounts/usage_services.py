@@ -1,32 +1,38 @@
-"""The verbs that write: usage. Batches are added up, old rows are moved into coarser ones, the oldest are removed."""
+"""The verbs that write usage: add batches, move old rows into coarser ones, remove the oldest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q
+from django.utils import timezone
 
 from accounts.histogram import add
-from accounts.models import ApiKey, Period, Usage
-from accounts.usage import COUNTERS, UsageKey, UsageSum
+from accounts.models import ApiKey, Period, Usage, UsageWriter
+from accounts.usage import COUNTERS, UsageBatch, UsageKey, UsageSum
 
 _CHUNK = 500
 _Identity = tuple[datetime, str, str]
 
 
-def write_usage(sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
-    """:func:`record_usage` for a thread that has no request around it: leaves no connection behind."""
-    try:
-        record_usage(sums, last_used)
-    finally:
-        connection.close()
+@transaction.atomic
+def write_batch(batch: UsageBatch) -> None:
+    """Write a batch, unless it has been written: a first attempt may have been carried out and its answer lost."""
+    now = timezone.now()
+    earlier = UsageWriter.objects.filter(pk=batch.writer, batch__lt=batch.number)
+    if not earlier.update(batch=batch.number, written_at=now):
+        # A row that is missing is made, and locks out a second attempt that runs at the same time.
+        defaults = {"batch": batch.number, "written_at": now}
+        if not UsageWriter.objects.get_or_create(pk=batch.writer, defaults=defaults)[1]:
+            return
+    record_usage(batch.sums, batch.last_used)
 
 
 @transaction.atomic
 def record_usage(sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
-    """Adds minutes and notes when keys (by id, Unix seconds) were last used. One transaction, all or nothing."""
+    """Add minutes, and note when keys (by row id, in Unix seconds) were last used. One transaction."""
     _add_rows(
         Period.MINUTE,
         {(datetime.fromtimestamp(key.minute, UTC), key.key_prefix, key.persona): each for key, each in sums.items()},
@@ -43,10 +49,15 @@ def roll_up(
     keep_hours: timedelta = timedelta(days=31),
     keep_days: timedelta = timedelta(days=400),
 ) -> dict[str, int]:
-    """Moves minutes older than ``keep_minutes`` into hours, those into days, and removes days older than ``keep_days``.
+    """Move minutes older than ``keep_minutes`` into hours, those into days, and remove days older than ``keep_days``.
 
-    May run at any time and any number of times. Returns the rows moved or removed, by what they were. Raises
-    ``ValueError`` where the dashboard (an hour by minutes, a day by hours) would lose what it shows.
+    May run at any time and any number of times.
+
+    Returns:
+        Rows moved or removed, by their period.
+
+    Raises:
+        ValueError: The dashboard (an hour by minutes, a day by hours) would lose rows that it shows.
     """
     if keep_minutes < timedelta(hours=1) or keep_hours < timedelta(days=1) or keep_days < keep_hours:
         raise ValueError("keep at least an hour of minutes and a day of hours, and days no shorter than hours")
@@ -54,6 +65,7 @@ def roll_up(
     hours = _fold(Period.MINUTE, Period.HOUR, now - keep_minutes)
     days = _fold(Period.HOUR, Period.DAY, now - keep_hours)
     removed, _ = Usage.objects.filter(period=Period.DAY, bucket__lt=now - keep_days).delete()
+    UsageWriter.objects.filter(written_at__lt=now - keep_days).delete()
     return {Period.MINUTE.value: hours, Period.HOUR.value: days, Period.DAY.value: removed}
 
 
@@ -80,7 +92,7 @@ def _fold_chunk(source: Period, target: Period, before: datetime) -> int:
 
 
 def sum_of(row: Usage) -> UsageSum:
-    """A row's counts."""
+    """Return the counts of a row."""
     result = UsageSum(ttft=add(row.ttft))
     result.counts.update({name: getattr(row, name) for name in COUNTERS})
     result.errors.update(row.errors)
@@ -88,7 +100,7 @@ def sum_of(row: Usage) -> UsageSum:
 
 
 def _add_rows(period: Period, sums: Mapping[_Identity, UsageSum]) -> None:
-    """Inserts what is missing, which locks what is there, and adds. Everywhere in one order: writers never deadlock."""
+    """Insert missing rows, which locks existing ones, and add. One order everywhere: writers never deadlock."""
     ordered = dict(sorted(sums.items()))
     Usage.objects.bulk_create(
         [Usage(period=period, bucket=bucket, key_prefix=key, persona=slug) for bucket, key, slug in ordered],

@@ -1,25 +1,25 @@
-"""What admins change, in force on every live connection within a second, in every process.
+"""Applies what operators change, within a second, to every live connection of every process.
 
-A change is announced on the channel layer after its commit; the announcement only says "look". What is then looked
-at are
-versions in the database, and they are looked at every second anyway: a message that was lost, a change made while Redis
-was away or by a command in another process are all picked up. No token ever travels here.
+A change is announced on the channel layer after its commit. The announcement only says that something changed; versions
+and keys are then read from the database. They are read every second anyway, so a lost message, a change made while
+Redis was away, or a change by a command in another process takes effect as well. No token travels here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from channels.layers import get_channel_layer
-from django.db import close_old_connections
 
+from accounts.breaker import DependencyAway
+from accounts.caller_lookup import CallerLookup
 from accounts.callers import Caller
+from accounts.database_threads import DatabaseThreads
 from inference.engines.base import EngineDead, EngineRole
 from inference.prefix_cache import prime
 from inference.serving_context import ServingContext
@@ -29,38 +29,67 @@ from personas.snapshot import Catalogue, PersonaSnapshot
 
 logger = logging.getLogger("yap.config")
 
-T = TypeVar("T")
-
 GROUP = "yap.config"
 POLL_INTERVAL_S = 1.0
+ANNOUNCE_LIMIT_S = 0.5
+CATALOGUE_LIMIT_S = 10.0
 KEEP_WARM_EVERY_S = 20.0
 WARM_PERSONAS_PER_KEY = 8
-WARM_BEFORE_S = 0.2  # an edited persona waits this long for its prefix, then it is used all the same
+WARM_BEFORE_S = 0.2
+"""How long an edited persona waits for its prefix to be computed before it is used all the same (seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """Reads of the database, all synchronous; they run in the control thread, never on the serving loop."""
+    """Reads of the database, all synchronous. They run in a thread, never on the serving loop.
+
+    Attributes:
+        version: The number that grows with every change of a persona or a phrase list.
+        catalogue: All personas and phrase lists.
+        callers: Each of these callers as its key is now; None: the key was revoked, has expired or is gone.
+    """
 
     version: Callable[[], int]
     catalogue: Callable[[], Catalogue]
-    caller: Callable[[Caller], Caller | None]
+    callers: Callable[[Collection[Caller]], Mapping[Caller, Caller | None]]
 
 
 class ConfigWatcher:
-    """The one listener of a process."""
+    """Listens for changes and polls the database, one per process. It is also what asks a database that is away.
 
-    def __init__(self, serving: ServingContext, registry: SessionRegistry, source: ConfigSource) -> None:
+    Args:
+        serving: Gets new catalogues.
+        registry: Live sessions, which get changed limits or are closed.
+        source: What to read.
+        database: Where to read it; with one thread, so that reads follow one another.
+        lookup: Remembered callers, to be kept up to date; None: there are none.
+    """
+
+    def __init__(
+        self,
+        serving: ServingContext,
+        registry: SessionRegistry,
+        source: ConfigSource,
+        database: DatabaseThreads,
+        lookup: CallerLookup | None = None,
+    ) -> None:
         self._serving = serving
         self._registry = registry
         self._source = source
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._database = database
+        self._lookup = lookup
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._revoking: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._trouble = ""
 
     async def start(self) -> None:
-        """Load the catalogue, then listen and look. On the serving loop."""
+        """Load the catalogue, then listen and poll. On the serving loop; may be called again after it has failed.
+
+        Raises:
+            DependencyAway: The database does not answer.
+        """
         self._loop = asyncio.get_running_loop()
         await self._refresh_catalogue()
         self._tasks = [
@@ -70,28 +99,35 @@ class ConfigWatcher:
         ]
 
     async def aclose(self) -> None:
-        """Stop listening."""
-        for task in self._tasks:
+        """Stop listening and polling. Bounded in time."""
+        tasks = [*self._tasks, *self._revoking]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._thread.shutdown(wait=False)
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
 
     def announce(self, topic: str, detail: str) -> None:
-        """Tell every process that something changed. From any thread; never waits and never fails the change itself."""
+        """Tell every process that something changed. From any thread; never waits and never raises."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        loop.call_soon_threadsafe(self._changed.set)
-        asyncio.run_coroutine_threadsafe(self._tell_others(topic, detail), loop)
+        loop.call_soon_threadsafe(self._look, topic)
+        asyncio.run_coroutine_threadsafe(self._announce_elsewhere(topic, detail), loop)
 
-    async def _tell_others(self, topic: str, detail: str) -> None:
+    def _look(self, topic: str) -> None:
+        if topic == "key" and self._lookup is not None:
+            self._lookup.recheck()
+        self._changed.set()
+
+    async def _announce_elsewhere(self, topic: str, detail: str) -> None:
         layer = get_channel_layer()
         if layer is None:
             return
         try:
-            await layer.group_send(GROUP, {"type": "changed", "topic": topic, "detail": detail})
-        except Exception as error:  # whatever the layer's client raises: the others will look within a second
-            logger.warning("could not announce a change: %s", type(error).__name__)
+            async with asyncio.timeout(ANNOUNCE_LIMIT_S):
+                await layer.group_send(GROUP, {"type": "changed", "topic": topic, "detail": detail})
+        except Exception as error:  # whatever the layer's client raises: other processes poll within a second
+            logger.debug("a change was not announced: %s", type(error).__name__)
 
     async def _listen(self) -> None:
         layer = get_channel_layer()
@@ -99,12 +135,12 @@ class ConfigWatcher:
             try:
                 channel = await layer.new_channel(GROUP)
                 await layer.group_add(GROUP, channel)
-                self._changed.set()  # what was announced while nobody listened
+                self._look("key")  # an announcement may have been missed
                 while True:
-                    await layer.receive(channel)
-                    self._changed.set()
-            except Exception as error:
-                logger.warning("control messages are cut off (%s), looking every second", type(error).__name__)
+                    message: dict[str, Any] = await layer.receive(channel)
+                    self._look(str(message.get("topic", "")))
+            except Exception as error:  # Redis is away, which its breaker has logged; polling goes on
+                logger.debug("announcements cannot be received: %s", type(error).__name__)
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _poll(self) -> None:
@@ -116,32 +152,51 @@ class ConfigWatcher:
             try:
                 await self._refresh_callers()
                 await self._refresh_catalogue()
-            except Exception as error:  # the database is away: what is in force stays
-                logger.warning("could not look for changes: %s: %s", type(error).__name__, error)
+                self._trouble = ""
+            except DependencyAway:  # the breaker has logged it; what is in force stays
+                await asyncio.sleep(POLL_INTERVAL_S)
+            except Exception as error:
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self._trouble:  # once, not every second
+                    logger.exception("changes cannot be read")
+                self._trouble = trouble
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _refresh_callers(self) -> None:
-        """Keys that are connected, as they are now: those that ended are shown the admission, changed limits govern."""
-        callers = {s.caller for s in self._registry if s.caller.key_id is not None or s.caller.expires_at is not None}
+        """Read the keys of live sessions: close sessions of ended keys, apply changed limits and rights to the rest."""
+        live = {s.caller for s in self._registry if s.caller.key_id is not None or s.caller.expires_at is not None}
+        callers = live.union(self._lookup.unchecked() if self._lookup is not None else ())
         if not callers:
             return
-        fresh = await self._read(lambda: {caller: self._source.caller(caller) for caller in callers})
-        revoked: list[Session] = []
+        fresh = await self._database.read(lambda: self._source.callers(callers), probe=True)
+        if self._lookup is not None:
+            self._lookup.update(fresh)
         for session in self._registry:
-            caller = fresh.get(session.caller, session.caller)
+            before = session.caller
+            caller = fresh.get(before, before)
             if caller is None:
-                revoked.append(session)
-            elif caller is not session.caller and caller != session.caller:
+                self._revoke(session)
+            elif caller != before:
                 session.apply_caller(caller)
-        # Side by side: a client that takes no frames shall not keep the others connected.
-        await asyncio.gather(*(session.revoke() for session in revoked))
+                if caller.limits.tokens_per_day is not None:
+                    await self._serving.budget.open(caller)
+
+    def _revoke(self, session: Session) -> None:
+        """Close a session in a task of its own: a client that takes no frames delays no other change."""
+        task = asyncio.create_task(session.revoke(), name="revoke")
+        self._revoking.add(task)
+        task.add_done_callback(self._revoking.discard)
 
     async def _refresh_catalogue(self) -> None:
         resolver = self._serving.resolver
-        if self._serving.started and await self._read(self._source.version) == resolver.catalogue.version:
-            return
+        if self._serving.started:
+            version = await self._database.read(self._source.version, probe=True)
+            if version == resolver.catalogue.version:
+                return
         held = [session.snapshot for session in self._registry if session.snapshot is not None]
-        compiled = await self._read(lambda: resolver.phrases.compile(self._source.catalogue(), held))
+        compiled = await self._database.read(
+            lambda: resolver.phrases.compile(self._source.catalogue(), held), limit_s=CATALOGUE_LIMIT_S, probe=True
+        )
         catalogue, before = compiled.catalogue, resolver.catalogue.personas
         changed = [persona for slug, persona in catalogue.personas.items() if persona != before.get(slug)]
         if self._serving.started and changed:
@@ -155,13 +210,6 @@ class ConfigWatcher:
             len(catalogue.personas),
             len(catalogue.phrases),
         )
-
-    async def _read(self, read: Callable[[], T]) -> T:
-        def in_thread() -> T:
-            close_old_connections()
-            return read()
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
 
     # -- warmth ------------------------------------------------------------------------------------
 

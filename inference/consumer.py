@@ -1,8 +1,8 @@
-"""The edge: one WebSocket connection. Accept, admit, hand frames to the session, give everything back.
+"""The WebSocket edge: accept a connection, admit it, pass its frames to a session, release everything at the end.
 
-Channels' own consumers look after the database's connections on every inbound frame, by one thread for the whole
-process,
-and poll a channel layer each. A conversation needs neither, so this consumer runs its own loop.
+Channels' own consumers call ``aclose_old_connections()`` in one thread of the process on every inbound frame, and each
+polls a channel layer. A conversation uses neither, so this consumer runs a receive loop of its own. The database reads
+of an admission replace stale connections themselves (:mod:`accounts.database_threads`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from accounts.addresses import client_address_of, network_of
+from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlot, ConnectionSlots
 from accounts.credentials import credentials_from_scope
@@ -32,15 +33,28 @@ from inference.session_registry import SessionRegistry
 
 logger = logging.getLogger("yap.connection")
 
-SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is let go
-_FRAME_SAMPLE = 16  # every so manieth frame is timed
+SEND_TIMEOUT_S = 10.0
+"""Close the connection if one send blocks longer than this (seconds)."""
+ADMISSION_TIMEOUT_S = 3.4
+"""Refuse the connection if its key takes longer than this to check (seconds)."""
+_FRAME_SAMPLE = 16  # one of this many sends is timed
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a connection needs before it is a session."""
+    """Settings and services of the time before a connection has a session.
 
-    find_caller: Callable[[str, str], Awaitable[Caller | None]]  # of a key and the client's network
+    Attributes:
+        find_caller: ``(key, client's network)`` → the caller, or None: no such key. Raises ``DependencyAway`` where the
+            database does not answer.
+        slots: Connection slots.
+        acquire_timeout: How long a connection waits for a slot (seconds).
+        close_unauthorized: Close code of a refused key.
+        close_busy: Close code of every other refusal, except while draining.
+        trust_proxy: Whether a proxy in front names the client's address.
+    """
+
+    find_caller: Callable[[str, str], Awaitable[Caller | None]]
     slots: ConnectionSlots
     acquire_timeout: float
     close_unauthorized: int
@@ -49,7 +63,7 @@ class Admission:
 
 
 class ChatConsumer(AsyncConsumer):
-    """Speaks the protocol at ``/ws``. Made by ``as_asgi(serving=…, admission=…, registry=…)``."""
+    """One connection to ``/ws``. Made by ``as_asgi(serving=…, admission=…, registry=…)``."""
 
     def __init__(self, serving: ServingContext, admission: Admission, registry: SessionRegistry) -> None:
         self._serving = serving
@@ -65,7 +79,7 @@ class ChatConsumer(AsyncConsumer):
         receive: Callable[[], Awaitable[dict[str, Any]]],
         send: Callable[[dict[str, Any]], Coroutine[Any, Any, None]],
     ) -> None:
-        """The ASGI application of one connection."""
+        """Serve one connection (ASGI)."""
         self.scope, self.base_send = scope, send
         message = await receive()
         if message["type"] != "websocket.connect":
@@ -80,12 +94,12 @@ class ChatConsumer(AsyncConsumer):
             try:
                 caller = await self._authenticate(credentials.key)
                 await self._check_ready()
-                slot = await self._take_place(caller)
-                await self._check_ready()  # it may have waited for the slot
+                slot = await self._take_slot(caller)
+                await self._check_ready()  # waiting for the slot may have taken a while
             except ProtocolError as refusal:
                 await self._refuse(refusal)
                 return
-            except Exception as error:  # the database or Redis is away
+            except Exception as error:
                 reference = uuid.uuid4().hex[:12]
                 logger.error("connection not admitted, reference %s", reference, exc_info=error)
                 sorry = ProtocolError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side", reference=reference)
@@ -104,7 +118,7 @@ class ChatConsumer(AsyncConsumer):
             if not self._gone:
                 raise
         finally:
-            # However it ended, cancelled by the server included: first what costs others, then the log.
+            # Also when the server cancels this task: first release what other connections need, then log.
             if session is not None:
                 self._registry.remove(session)
             if slot is not None:
@@ -123,14 +137,20 @@ class ChatConsumer(AsyncConsumer):
 
     async def _authenticate(self, key: str | None) -> Caller:
         try:
-            caller = await self._admission.find_caller(key, network_of(self._client_address)) if key else None
+            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
+                caller = await self._admission.find_caller(key, network_of(self._client_address)) if key else None
+                if caller is not None:
+                    await self._serving.budget.open(caller)
         except TooManyWrongKeys as error:
             raise ProtocolError(ErrorCode.AUTHENTICATION_FAILED, str(error), retry_in=error.retry_in) from None
+        except (DependencyAway, TimeoutError):
+            raise ProtocolError(
+                ErrorCode.SERVER_NOT_READY, "the key cannot be checked right now, try again", retry_in=1
+            ) from None
         if caller is None:
             raise ProtocolError(
                 ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
             )
-        await self._serving.budget.open(caller)
         return caller
 
     @property
@@ -144,7 +164,7 @@ class ChatConsumer(AsyncConsumer):
             wait = self._serving.engines.retry_in
             raise ProtocolError(ErrorCode.SERVER_NOT_READY, "the engines are not ready yet", retry_in=wait)
 
-    async def _take_place(self, caller: Caller) -> ConnectionSlot:
+    async def _take_slot(self, caller: Caller) -> ConnectionSlot:
         slot = await self._admission.slots.acquire(caller, self._admission.acquire_timeout)
         if slot is None:
             capacity = await self._admission.slots.snapshot(caller)
@@ -164,14 +184,14 @@ class ChatConsumer(AsyncConsumer):
     # -- what the session calls --------------------------------------------------------------------
 
     async def send_text(self, text: str) -> None:
-        """One frame out. A connection that takes nothing, or is gone, is left: its session ends."""
+        """Send one frame. The session ends where the client takes no frames, or is gone."""
         if self._gone:
             return
         self._frames += 1
         timed = not self._frames % _FRAME_SAMPLE
         started = time.perf_counter() if timed else 0.0
         try:
-            await _patiently(self.base_send({"type": "websocket.send", "text": text}))
+            await _send_with_timeout(self.base_send({"type": "websocket.send", "text": text}))
         except (TimeoutError, OSError, RuntimeError) as error:
             logger.info("client takes no frames: %s", type(error).__name__)
             self._gone = True
@@ -181,27 +201,29 @@ class ChatConsumer(AsyncConsumer):
             self._serving.metrics.frame_seconds.observe(time.perf_counter() - started)
 
     async def close(self, code: int) -> None:
-        """Close the connection; what arrives afterwards is not looked at."""
+        """Close the connection. Frames that arrive afterwards are ignored."""
         try:
-            await _patiently(self.base_send({"type": "websocket.close", "code": code}))
+            await _send_with_timeout(self.base_send({"type": "websocket.close", "code": code}))
         except (TimeoutError, OSError, RuntimeError):
             logger.debug("the connection was already gone")
 
 
-async def _patiently(sending: Coroutine[Any, Any, None]) -> None:
-    """``await sending``; raises TimeoutError where a server with back-pressure waits too long for a client that does
-    not read. Nearly every frame is taken at once: the clock is set only where one is not."""
+async def _send_with_timeout(sending: Coroutine[Any, Any, None]) -> None:
+    """Await a send; raise ``TimeoutError`` after :data:`SEND_TIMEOUT_S`, where a client does not read.
+
+    Nearly every send completes in its first step; a timer is set only for one that does not.
+    """
     try:
         waiting = sending.send(None)
     except StopIteration:
         return
     async with asyncio.timeout(SEND_TIMEOUT_S):
-        await _rest(sending, waiting)
+        await _resume(sending, waiting)
 
 
 @types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """Awaits a coroutine that has begun, and waits for what it yielded."""
+def _resume(coroutine: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+    """Await a coroutine that has begun. ``waiting`` is what its first step yielded."""
     while True:
         try:
             try:

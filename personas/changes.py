@@ -1,6 +1,6 @@
-"""What is told when personas or phrases change: a number in the database, and one call after the commit.
+"""Announces changes of keys, personas and phrase lists after their commit, and numbers those of the catalogue.
 
-Explicit, not signals: every verb that writes ends with :func:`catalogue_changed`.
+Explicit calls, not Django signals: every service that writes ends with :func:`announce` or :func:`catalogue_changed`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,30 @@ from django.db.models import F
 
 from personas.models import CatalogueVersion
 
-Announce = Callable[[str, str], None]
+Listener = Callable[[str, str], None]
+"""``(topic, detail)``: ``("key", "<row id>")`` or ``("catalogue", "")``."""
 
 
-def _nobody(_topic: str, _detail: str) -> None:
-    """Nobody listens: a management command, a test."""
+def _ignore(_topic: str, _detail: str) -> None:
+    """The listener of a process that serves no conversation: a management command, a test."""
 
 
-_announce: Announce = _nobody
+_listener: Listener = _ignore
 
 
-def use(announce: Announce | None) -> None:
-    """Registers who is told (the composition root's part); None: nobody."""
-    global _announce
-    _announce = announce or _nobody
+def use(listener: Listener | None) -> None:
+    """Set the function that is called after every change, from the thread that made it. None: no function."""
+    global _listener
+    _listener = listener or _ignore
+
+
+def announce(topic: str, detail: int | str) -> None:
+    """Call the listener once this transaction is committed."""
+    transaction.on_commit(lambda: _listener(topic, str(detail)))
 
 
 def catalogue_changed() -> None:
-    """Raises the catalogue's version in this transaction and calls ``announce("catalogue", "")`` once it is committed.
+    """Raise the catalogue's version in this transaction and announce ``("catalogue", "")`` once it is committed.
 
     The row is locked from here to the commit, so versions are committed in their order.
     """
@@ -37,4 +43,4 @@ def catalogue_changed() -> None:
         if not CatalogueVersion.objects.filter(pk=1).update(number=F("number") + 1):
             CatalogueVersion.objects.get_or_create(pk=1)
             CatalogueVersion.objects.filter(pk=1).update(number=F("number") + 1)
-        transaction.on_commit(lambda: _announce("catalogue", ""))
+        announce("catalogue", "")

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -111,17 +112,18 @@ class PostgresCluster:
         self._databases = 0
 
     def start(self) -> None:
-        """Makes the cluster and returns when it answers."""
-        if self._user:
-            shutil.chown(self._folder, self._user)
+        """Makes the cluster, where there is none yet, and returns when it answers."""
         binaries, data = self._binaries(), self._folder / "data"
-        made = _start(
-            [binaries / "initdb", "-D", data, "-U", "yap", "-A", "trust", "-E", "UTF8", "--no-sync"],
-            self._folder,
-            self._user,
-        )
-        if made.wait(timeout=60):
-            raise RuntimeError((self._folder / "log").read_text())
+        if not data.exists():
+            if self._user:
+                shutil.chown(self._folder, self._user)
+            made = _start(
+                [binaries / "initdb", "-D", data, "-U", "yap", "-A", "trust", "-E", "UTF8", "--no-sync"],
+                self._folder,
+                self._user,
+            )
+            if made.wait(timeout=60):
+                raise RuntimeError((self._folder / "log").read_text())
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": self._folder, "fsync": "off"}
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._process = _start(
@@ -144,6 +146,34 @@ class PostgresCluster:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(timeout=_DEADLINE_S)
             self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL to the server and all its processes."""
+        assert self._process is not None
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(timeout=_DEADLINE_S)
+        self._process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay and new ones are accepted by the kernel, but nothing is answered."""
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on from where it was frozen."""
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """The server and its processes, the server first: it makes no further ones once it is stopped."""
+        if self._process is None:
+            return []
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        return [self._process.pid, *(int(pid) for pid in children.split())]
 
     def new_database(self) -> str:
         """The URL of an empty database."""

@@ -1,5 +1,4 @@
-"""Entry point and composition root: Django, then the engines, then the routes. Importing it begins to build the
-engines.
+"""ASGI entry point: sets up Django, starts to build the engines, routes requests.
 
 ``manage.py serve``, ``manage.py runserver``, ``daphne yapserver.asgi:application`` and any other ASGI server serve
 the same.
@@ -32,7 +31,7 @@ from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
 from inference.http.views import SCOPE_KEY
-from yapserver.daphne_patches import wrap_daphne_send
+from yapserver import daphne_patches
 from yapserver.env import BASE_DIR
 from yapserver.http_limits import BodyLimit, SocketCounter
 from yapserver.runtime import ServerRuntime
@@ -50,7 +49,7 @@ def _make_runtime() -> ServerRuntime:
 
 
 class Application:
-    """The ASGI application: starts the runtime's loop-bound part with the first scope, then routes."""
+    """The ASGI application: starts the runtime with the first scope, then routes."""
 
     def __init__(self, runtime: ServerRuntime) -> None:
         self.runtime = runtime
@@ -71,11 +70,16 @@ class Application:
             if scope["path"] not in ("/ws", "/ws/"):
                 await send({"type": "websocket.close", "code": 1000})
                 return
-            send = wrap_daphne_send(send)
+            receive, send, ended = daphne_patches.patched(receive, send)
+            try:
+                await self._route(scope, receive, send)
+            finally:
+                ended()
+            return
         await self._route(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Servers that have it are told that startup is over at once: ``/readyz`` says when the engines answer."""
+        """Complete the startup at once: ``/readyz`` says when the engines answer."""
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":

@@ -1,17 +1,21 @@
-"""What Daphne's WebSockets lack, added from inside the application, whichever way Daphne was started.
+"""Patches of Daphne's WebSocket connections, made from inside the application, however Daphne was started.
 
-Daphne hands the application a ``send`` that knows the connection's Twisted protocol. By it:
-a client that does not read is bounded (Daphne would buffer for it for ever: its transport tells a streaming producer
-when the buffer is over 64 KiB, and a client that leaves it so for too long, or lets too much pile up, is cut off);
-close codes 1008, 1012 and 1013 can be sent (Autobahn's ``sendClose`` refuses all below 3000 but 1000);
-a message over the protocol's limit is answered, not cut off;
-a text frame, of which a reply has hundreds, is written by its two lines of RFC 6455 and not by Autobahn's two hundred,
-and sent at once where nothing waits before it (Twisted would first ask the reactor whether the socket takes it: two
-system calls and a turn of the loop for every frame).
+Daphne hands the application a ``send`` that knows the connection's Twisted protocol. What is patched, and why:
+
+- Output is bounded: Daphne buffers without limit for a client that does not read. Twisted calls a streaming producer
+  when its buffer is over 64 KiB; a connection that stays so for ``MAX_STALLED_S``, or gets ``MAX_STALLED_BYTES`` more,
+  is cut.
+- Input is bounded: Daphne puts every message into a queue without limit. Reading from the socket stops while
+  ``MAX_WAITING`` messages or ``MAX_WAITING_BYTES`` wait for the application.
+- Close codes 1008, 1012 and 1013 are sent: Autobahn's ``sendClose`` refuses all below 3000 but 1000.
+- A message over the protocol's limit reaches the application, which answers it: Autobahn drops the connection.
+- A text frame is written by two lines of RFC 6455 and at once where nothing waits before it: Autobahn takes two hundred
+  lines, and Twisted two system calls and a turn of the loop, for each of a reply's hundreds of frames.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,14 +25,18 @@ logger = logging.getLogger(__name__)
 
 MAX_STALLED_BYTES = 1024 * 1024
 MAX_STALLED_S = 10.0
-# Above the protocol's own limit, so that a message that is too large is answered and not cut off; bounded all the same.
 MAX_INBOUND_BYTES = 4 * 1024 * 1024
+"""Largest message that reaches the application; above the protocol's own limit, so that one too large is answered."""
+MAX_WAITING = 32
+MAX_WAITING_BYTES = 1024 * 1024
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class _Producer:
-    """Twisted's IPushProducer: told when the transport's buffer is full, and when it has drained."""
+    """Twisted's IPushProducer: called when the transport's buffer is full, and when it has drained."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -54,7 +62,7 @@ class _Producer:
     def cut_off(self) -> None:
         """Drop the connection and what is buffered for it."""
         self._stop_timer()
-        logger.info("a client that does not read was cut off")
+        logger.info("connection cut: the client does not read")
         self._transport.abortConnection()
 
     def _stop_timer(self) -> None:
@@ -63,8 +71,46 @@ class _Producer:
         self._timer = None
 
 
+class _Inbound:
+    """Stops reading from a socket while too many messages wait for the application."""
+
+    def __init__(self, queue: asyncio.Queue[Message], transport: Any) -> None:
+        self._queue = queue
+        self._transport = transport
+        self._put = queue.put_nowait
+        self._waiting_bytes = 0
+        self._paused = False
+        queue.put_nowait = self.put  # type: ignore[method-assign]
+
+    def put(self, item: Message) -> None:
+        """Queue a message; called by Daphne instead of the queue's own method."""
+        self._waiting_bytes += _size(item)
+        self._put(item)
+        if not self._paused and (self._queue.qsize() >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES):
+            self._paused = True
+            self._transport.pauseProducing()
+
+    async def receive(self) -> Message:
+        """Return the next message (ASGI)."""
+        message = await self._queue.get()
+        self._waiting_bytes -= _size(message)
+        if self._paused and self._queue.qsize() <= MAX_WAITING // 2 and self._waiting_bytes <= MAX_WAITING_BYTES // 2:
+            self.resume()
+        return message
+
+    def resume(self) -> None:
+        """Read on. A connection that is being closed has to read the client's close frame."""
+        if self._paused:
+            self._paused = False
+            self._transport.resumeProducing()
+
+
+def _size(message: Message) -> int:
+    return len(message.get("text") or message.get("bytes") or "")
+
+
 def text_frame(text: str) -> bytes:
-    """One whole unmasked text frame (RFC 6455, 5.2)."""
+    """Return one whole unmasked text frame (RFC 6455, 5.2)."""
     payload = text.encode()
     size = len(payload)
     if size < 126:
@@ -74,32 +120,52 @@ def text_frame(text: str) -> bytes:
 
 
 def send_at_once(transport: Any, frame: bytes) -> None:
-    """As ``transport.write``, but what the socket takes now leaves now."""
+    """Write to the socket now what it takes now; the rest goes through ``transport.write``."""
     sent = 0
     # TLS wraps the transport and has no such method.
     direct = hasattr(transport, "writeSomeData") and transport.connected
-    if direct and not (transport.dataBuffer or transport._tempDataLen):  # what is buffered goes first
+    if direct and not (transport.dataBuffer or transport._tempDataLen):  # buffered bytes go first
         taken = transport.writeSomeData(frame)
-        sent = taken if isinstance(taken, int) else 0  # an error: the reactor will meet it, too
+        sent = taken if isinstance(taken, int) else 0  # an error: the reactor will see it as well
     if sent < len(frame):
         transport.write(frame[sent:])
 
 
-def wrap_daphne_send(send: Send) -> Send:
-    """``send`` for a WebSocket: wrap_daphne_send where the server is Daphne, itself where it is another."""
+def patched(receive: Receive, send: Send) -> tuple[Receive, Send, Callable[[], None]]:
+    """Patch one WebSocket connection.
+
+    Args:
+        receive: As the ASGI server gave it.
+        send: As the ASGI server gave it.
+
+    Returns:
+        ``receive`` and ``send`` for the application, and a function to call when the application has ended. The given
+        ones, and a function that does nothing, where the server is not Daphne.
+    """
     protocol: Any = send.args[0] if isinstance(send, partial) and send.args else None
     transport: Any = getattr(protocol, "transport", None)
     if protocol is None or not hasattr(transport, "registerProducer") or not hasattr(protocol, "maxMessagePayloadSize"):
-        return send
+        return receive, send, _nothing
     protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = MAX_INBOUND_BYTES
+    queue = getattr(receive, "__self__", None)
+    inbound = _Inbound(queue, transport) if isinstance(queue, asyncio.Queue) else None
+    patched_send = _patched_send(protocol, transport, send)
+    return (inbound.receive, patched_send, inbound.resume) if inbound else (receive, patched_send, _nothing)
+
+
+def _nothing() -> None:
+    """Nothing has to be done."""
+
+
+def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     transport.unregisterProducer()  # the HTTP channel's, which ended with the upgrade
     producer = _Producer(transport)
     transport.registerProducer(producer, True)
 
-    async def send_completed(message: dict[str, Any]) -> None:
+    async def send_now(message: Message) -> None:
         text = message.get("text")
         if producer.stalled:
-            producer.piled_up += len(text or "")
+            producer.piled_up += len((text or "").encode())
             if producer.piled_up > MAX_STALLED_BYTES:
                 producer.cut_off()
                 return
@@ -112,4 +178,4 @@ def wrap_daphne_send(send: Send) -> Send:
             return
         await send(message)
 
-    return send_completed
+    return send_now

@@ -52,6 +52,8 @@ def logging_config(log_file: Path | None, secrets: Iterable[SecretStr | None]) -
             "django.security.DisallowedHost": {"filters": ["bad_host"]},
             "django.server": {"level": "INFO", "propagate": True, "handlers": []},
             "daphne": {"level": "INFO"},
+            # It logs a traceback every second while Redis is away, which yap.dependency says once.
+            "channels_redis": {"level": "CRITICAL"},
             "httpx": {"level": "WARNING"},
             "transformers": {"level": "WARNING"},
         },

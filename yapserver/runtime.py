@@ -1,6 +1,6 @@
-"""The composition root's one object: everything a serving process is made of, put together from the environment.
+"""The composition root: builds every part of a serving process from the environment, starts it and ends it.
 
-Made once, when the ASGI module is imported; the parts that belong to an event loop start with the first scope.
+Made once, when the ASGI module is imported. The parts that belong to an event loop start with the first ASGI scope.
 """
 
 from __future__ import annotations
@@ -8,27 +8,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from django.db import close_old_connections
+from django.db import DatabaseError
 
-from accounts import changes as key_changes
-from accounts.authentication import authenticate
-from accounts.callers import Caller
-from accounts.connection_slots import ConnectionSlots, MemoryConnectionSlots
-from accounts.database_threads import DatabaseThreads, database_breaker
-from accounts.defaults import default_limits
-from accounts.redis_connection import SharedRedis
-from accounts.redis_connection_slots import RedisConnectionSlots
-from accounts.redis_token_budget import RedisTokenBudget
-from accounts.selectors import caller_for_sync, tokens_today
-from accounts.token_budget import MemoryTokenBudget, TokenBudget
-from accounts.usage import UsageLedger
-from accounts.usage_services import write_usage
+from accounts.breaker import RETRY_S, DependencyAway
 from inference.config_watcher import ConfigSource, ConfigWatcher
 from inference.consumer import Admission
 from inference.engines.base import Engine, EngineDead, EngineRole
@@ -46,15 +32,17 @@ from inference.serving_context import ServingContext, SessionPolicy
 from inference.session_registry import SessionRegistry
 from inference.tool_decision import ToolPolicy
 from inference.turn_plan import TurnPolicy
-from personas import changes as catalogue_changes
-from personas import tokens
+from personas import changes, tokens
 from personas.phrase_files import load_phrase_file
 from personas.selectors import catalogue_version, load_catalogue
 from personas.snapshot import PhraseRule
-from yapserver import trial_tickets
 from yapserver.env import Environment
+from yapserver.stores import Stores
 
 logger = logging.getLogger("yap.runtime")
+
+ENGINES_END_S = 3.0
+"""How much longer than everything else the engines may take to end (seconds)."""
 
 
 def sampling_rules(env: Environment) -> SamplingRules:
@@ -137,31 +125,26 @@ class TokenCounts:
 
 
 class ServerRuntime:
-    """One serving process. ``service`` makes the engine service; tests pass one with another factory."""
+    """One serving process.
+
+    Args:
+        env: Its settings.
+        service: The engines; tests pass one with another factory.
+        version: Of the server, for ``/status``.
+    """
 
     def __init__(self, env: Environment, service: EngineService, version: str) -> None:
         self._env = env
         self._formats: dict[EngineRole, ChatFormat] = {}
         self._start: asyncio.Task[None] | None = None
-        # Keys are looked up at connect only, in threads that no admin page shares.
-        self._lookups = ThreadPoolExecutor(2, thread_name_prefix="keys")
-        self._database = DatabaseThreads(database_breaker(), 1, "budgets")
-        self._redis: SharedRedis | None = None
-        self._limits = default_limits(env)
+        self.on_failure: Callable[[str], None] | None = None
+        """Called with the reason when the server will not come up; None: it stays, and ``/readyz`` says why."""
+        self.stores = Stores(env)
         limits = prompt_limits(env)
         if env.TOOL_MODEL is None and env.AWQ_TOOL_MODEL is None and "TOOL_HISTORY_TOKENS" not in env.model_fields_set:
             # Measured: with history before it the demo model finds 22 of 36 labelled lines, with the line alone 34.
             limits = replace(limits, tool_history=0)
         rules = sampling_rules(env)
-        slots: ConnectionSlots
-        budget: TokenBudget
-        if env.REDIS_URL:
-            self._redis = SharedRedis(env.REDIS_URL)
-            slots = RedisConnectionSlots(self._redis, env.MAX_CONCURRENT_CONNECTIONS)
-            budget = RedisTokenBudget(self._redis, self._tokens_today)
-        else:
-            slots = MemoryConnectionSlots(env.MAX_CONCURRENT_CONNECTIONS)
-            budget = MemoryTokenBudget(self._tokens_today)
         self.serving = ServingContext(
             engines=service,
             resolver=PersonaResolver(PersonaEncoder(None, None, limits), PhraseStore(None)),
@@ -173,15 +156,15 @@ class ServerRuntime:
             ),
             sampling=rules,
             policy=session_policy(env),
-            ledger=UsageLedger(write_usage),
-            budget=budget,
+            ledger=self.stores.ledger,
+            budget=self.stores.budget,
             metrics=Metrics(),
         )
         self.registry = SessionRegistry()
         self.serving.metrics.register_gauges(self.registry.__len__, lambda: self.registry.running)
         self.admission = Admission(
-            find_caller=self._find_caller,
-            slots=slots,
+            find_caller=self.stores.lookup.find,
+            slots=self.stores.slots,
             acquire_timeout=env.WS_HANDSHAKE_ACQUIRE_TIMEOUT_S,
             close_unauthorized=env.WS_CLOSE_UNAUTHORIZED_CODE,
             close_busy=env.WS_CLOSE_BUSY_CODE,
@@ -192,26 +175,27 @@ class ServerRuntime:
         self.config_watcher = ConfigWatcher(
             self.serving,
             self.registry,
-            ConfigSource(catalogue_version, partial(load_catalogue, phrases), self._caller_now),
+            ConfigSource(catalogue_version, partial(load_catalogue, phrases), self.stores.callers.current),
+            self.stores.watching,
+            self.stores.lookup,
         )
-        self.status = ServerStatus(self.serving, self.registry, slots, version)
+        self.status = ServerStatus(self.serving, self.registry, self.stores.slots, version, self.stores.degraded)
 
     # -- life --------------------------------------------------------------------------------------
 
     def start_building(self) -> None:
-        """Begin to build the engines in a thread; returns at once."""
+        """Start to build the engines in a thread; returns at once."""
         self.serving.engines.start_building()
 
     def start(self) -> asyncio.Task[None]:
-        """The loop-bound part, once, on the loop that serves."""
+        """Start the parts that belong to the running loop. Idempotent."""
         if self._start is None:
-            if self._redis is not None:
-                self._redis.start()
+            self.stores.start()
             self._start = asyncio.get_running_loop().create_task(self._run(), name="runtime")
         return self._start
 
     def warm_prompts(self, engine: Engine) -> list[list[int]]:
-        """What an engine computes once before anyone asks; also where its tokenizer is first seen."""
+        """Return the prompts whose prefixes an engine computes at its start. Reads the engine's tokenizer as well."""
         form = self._formats[engine.role] = ChatFormat(
             engine.tokenizer, utterance_max_tokens=self._env.USER_UTT_MAX_TOKENS
         )
@@ -228,67 +212,57 @@ class ServerRuntime:
             await serving.engines.ensure_running()
         except EngineDead as dead:
             logger.critical("the engines do not come up: %s", dead)
+            if self.on_failure is not None and not serving.draining:
+                self.on_failure(str(dead))
             return
         chat, tool = self._formats.get(EngineRole.CHAT), self._formats.get(EngineRole.TOOL)
         encoder = PersonaEncoder(chat, tool, serving.resolver.encoder.limits)
         serving.resolver = PersonaResolver(encoder, PhraseStore(chat))
         tokens.use(TokenCounts(chat, tool, encoder.limits))
-        serving.ledger.start()
-        try:
-            await self.config_watcher.start()
-        except Exception:
-            logger.exception("the catalogue cannot be loaded")
-            serving.engines.failure = "the database does not answer, or has not been migrated"
-            return
-        key_changes.use(self.config_watcher.announce)
-        catalogue_changes.use(self.config_watcher.announce)
+        await self._load_catalogue()
+        changes.use(self.config_watcher.announce)
         serving.started = True
         # What libraries and catalogue hold stays: a full collection that looks at it stalls every stream (0.4 s).
         gc.collect()
         gc.freeze()
         logger.info("ready")
 
+    async def _load_catalogue(self) -> None:
+        """Start the config watcher. A database that is away or not migrated is asked again every second."""
+        while True:
+            try:
+                await self.config_watcher.start()
+                return
+            except DependencyAway:  # its breaker has logged it
+                problem = "the database does not answer"
+            except DatabaseError as error:
+                problem = "the database is not migrated"
+                if self.status.start_problem != problem:
+                    logger.error("the catalogue cannot be loaded, is the database migrated? %s", error)
+            self.status.start_problem = problem
+            await asyncio.sleep(RETRY_S)
+
     async def drain(self, timeout: float) -> None:
-        """Admit nobody, let running turns end."""
+        """Admit no connection, let running turns end, close all connections. Takes ``timeout`` and a second at most."""
         self.serving.draining = True
-        await self.registry.drain(timeout)
+        draining = asyncio.get_running_loop().create_task(self.registry.drain(timeout), name="drain")
+        await asyncio.wait({draining}, timeout=timeout + 1.0)
 
     async def aclose(self) -> None:
-        """End everything, the engine processes last."""
+        """End everything. Takes about 7 s at most: what hangs longer is left to the end of the process."""
         self.serving.draining = True
-        key_changes.use(None)
-        catalogue_changes.use(None)
-        if self.serving.started:
-            await self.config_watcher.aclose()
-            await self.serving.ledger.close()
-            await self.serving.budget.close()
-            await self.admission.slots.close()
+        changes.use(None)
         if self._start is not None:
             self._start.cancel()
-        await self.serving.engines.aclose()
-        self._lookups.shutdown(wait=False)
-        await self._database.aclose()
-        if self._redis is not None:
-            await self._redis.aclose()
+        engines = asyncio.get_running_loop().create_task(self.serving.engines.aclose(), name="end of the engines")
+        await self.config_watcher.aclose()
+        await self.stores.aclose()
+        if not (await asyncio.wait({engines}, timeout=ENGINES_END_S))[0]:
+            logger.error("the engines did not end within %g s: their processes are killed", ENGINES_END_S)
+            await asyncio.to_thread(self.kill_engines)
 
-    # -- keys --------------------------------------------------------------------------------------
-
-    async def _find_caller(self, key: str, network: str) -> Caller | None:
-        def look_up() -> Caller | None:
-            close_old_connections()
-            if trial_tickets.is_ticket(key):
-                return trial_tickets.find_caller(key, self._limits)
-            return authenticate(key, network, self._limits, self._env.text_api_key)
-
-        return await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
-
-    async def _tokens_today(self, prefix: str, now: float) -> int:
-        return await self._database.read(lambda: tokens_today(prefix, now))
-
-    def _caller_now(self, caller: Caller) -> Caller | None:
-        if caller.operator_id is not None:  # a "Try it" ticket: it ends with its time and with its operator's rights
-            in_time = caller.expires_at is not None and caller.expires_at > time.time()
-            return caller if in_time and trial_tickets.operator_may_try(caller) else None
-        if caller.key_id is None:  # TEXT_API_KEY: it changes with a restart only
-            return caller
-        return caller_for_sync(caller.key_id, self._limits, caller.fingerprint)
+    def kill_engines(self) -> None:
+        """Kill the processes of all engines. From any thread."""
+        for role in EngineRole:
+            if self.serving.engines.deployed(role):
+                self.serving.engines.kill_processes(role)

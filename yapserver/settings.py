@@ -8,8 +8,10 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from accounts.redis_connection import connection_options
+from yapserver.database_settings import database_settings
 from yapserver.env import BASE_DIR, LOOPBACK_NAMES, is_loopback, read
 from yapserver.logs import logging_config
 from yapserver.navigation import favicon, navigation
@@ -54,29 +56,11 @@ def _secret_key() -> str:
     return path.read_text().strip()
 
 
-def _database(url: str | None, run_dir: Path) -> dict[str, Any]:
-    if not url:
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": run_dir / "yap.sqlite3",
-            "OPTIONS": {
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 10,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            },
-        }
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise SystemExit("yap: bad setting: DATABASE_URL: must start with postgres:// (empty is an SQLite file)")
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": parts.port or "",
-        "CONN_HEALTH_CHECKS": True,
-    }
+def _database() -> dict[str, Any]:
+    try:
+        return database_settings(ENV.DATABASE_URL, ENV.RUN_DIR)
+    except ValueError as error:
+        raise SystemExit(f"yap: bad setting: DATABASE_URL: {error}") from None
 
 
 SECRET_KEY = _secret_key()
@@ -132,7 +116,7 @@ ASGI_APPLICATION = "yapserver.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 for _suffix in ("", "-wal", "-shm"):
     _keep_private(ENV.RUN_DIR / f"yap.sqlite3{_suffix}")
-DATABASES = {"default": _database(ENV.DATABASE_URL, ENV.RUN_DIR)}
+DATABASES = {"default": _database()}
 
 TEMPLATES = [
     {
@@ -153,14 +137,21 @@ TEMPLATES = [
 # Control messages only: a token never travels through a channel layer.
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": (
-        {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [ENV.REDIS_URL]}}
+        {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [{"address": ENV.REDIS_URL, **connection_options()}]},
+        }
         if ENV.REDIS_URL
         else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     )
 }
 CACHES: dict[str, dict[str, Any]] = {
     "default": (
-        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ENV.REDIS_URL}
+        {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": ENV.REDIS_URL,
+            "OPTIONS": connection_options(),
+        }
         if ENV.REDIS_URL
         # Login attempts are counted here: with the default of 300 entries, an attacker could push the counts out.
         else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}

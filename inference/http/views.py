@@ -1,7 +1,8 @@
-"""HTTP beside the conversation: is it alive, is it ready, how is it doing."""
+"""Health, readiness and status over HTTP."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, cast
@@ -23,17 +24,28 @@ from inference.session_registry import SessionRegistry
 SCOPE_KEY = "yap.runtime"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerStatus:
-    """What these views may see of the process that serves; it comes with the request's ASGI scope."""
+    """The state of the serving process, for these views and the dashboard. It comes with the request's ASGI scope.
+
+    Attributes:
+        serving: The engines and what sessions share.
+        registry: Live sessions.
+        slots: Connection slots.
+        version: Of the server.
+        degraded: Returns the names of what does not work now.
+        start_problem: Why the catalogue is not loaded yet, for ``/readyz``.
+    """
 
     serving: ServingContext
     registry: SessionRegistry
     slots: ConnectionSlots
     version: str
+    degraded: Callable[[], list[str]] = list
+    start_problem: str = ""
 
     def state(self) -> str:
-        """One word: ``ready``, ``starting``, ``dead`` or ``draining``."""
+        """Return ``ready``, ``starting``, ``dead`` or ``draining``."""
         if self.serving.draining:
             return "draining"
         if self.serving.ready:
@@ -41,22 +53,24 @@ class ServerStatus:
         return "dead" if self.serving.engines.failure else "starting"
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether conversations can begin, and why not."""
+        """Return whether conversations can begin, and the reason where they cannot."""
         if self.serving.draining:
             return False, "draining"
         engines = self.serving.engines
         if engines.failure:
             return False, engines.failure
-        for role, told in engines.status().items():
-            if told["state"] != "ready":
-                return False, f"{role} engine {told['state']}: {told['reason']}".rstrip(": ")
-        if not engines.ready:  # it has died, and that has not been looked at yet
+        for role, engine in engines.status().items():
+            if engine["state"] != "ready":
+                return False, f"{role} engine {engine['state']}: {engine['reason']}".rstrip(": ")
+        if not engines.ready:  # it has died since its state was last updated
             return False, "an engine has died"
-        return (True, "") if self.serving.started else (False, "loading the catalogue")
+        if self.serving.started:
+            return True, ""
+        return False, f"loading the catalogue: {self.start_problem}".rstrip(": ")
 
 
 def status_of(request: Request) -> ServerStatus | None:
-    """The server of the process that serves this request; None where it serves no conversation (tests, WSGI)."""
+    """Return the state of the serving process; None in a process that serves no conversations (tests, WSGI)."""
     scope: dict[str, Any] = getattr(request._request, "scope", {})
     return scope.get(SCOPE_KEY)
 
@@ -65,6 +79,17 @@ _Health = inline_serializer("Health", {"status": serializers.CharField()})
 _NotReady = inline_serializer(
     "NotReady",
     {"status": serializers.CharField(), "reason": serializers.CharField(), "retry_in": serializers.IntegerField()},
+)
+_Ready = inline_serializer(
+    "Ready",
+    {
+        "status": serializers.CharField(),
+        "degraded": serializers.ListField(
+            child=serializers.ChoiceField(["database", "redis", "slots", "usage"]),
+            required=False,
+            help_text="What does not work now; absent where everything works.",
+        ),
+    },
 )
 _Connections = inline_serializer(
     "Connections",
@@ -78,44 +103,45 @@ _Connections = inline_serializer(
 
 
 class HealthView(APIView):
-    """200 while the process lives."""
+    """Answers 200 while the process runs."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     @extend_schema(responses=_Health, auth=[])  # type: ignore[untyped-decorator]  # drf_spectacular is not followed
     def get(self, request: Request) -> Response:
-        """Alive."""
+        """Whether the process runs."""
         return Response({"status": "ok"})
 
 
 class ReadyView(APIView):
-    """200 when every deployed engine answers, else 503 with the reason."""
+    """Answers 200 when conversations can begin, else 503 with the reason."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     @extend_schema(  # type: ignore[untyped-decorator]
-        responses={200: _Health, 503: OpenApiResponse(_NotReady, "starting, dead or draining")}, auth=[]
+        responses={200: _Ready, 503: OpenApiResponse(_NotReady, "starting, dead or draining")}, auth=[]
     )
     def get(self, request: Request) -> Response:
-        """Ready for conversations."""
+        """Whether conversations can begin, and what does not work meanwhile."""
         server = status_of(request)
         ready, reason = server.readiness() if server else (False, "this process runs no engines")
-        if ready:
-            return Response({"status": "ready"})
+        if ready and server is not None:
+            degraded = server.degraded()
+            return Response({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
         state, wait = ("dead", 5) if server is None else (server.state(), server.serving.engines.retry_in)
         if not may_read_metrics(request._request):
             reason = state  # an engine's failure text names paths and versions
         answer = Response(
             {"status": state, "reason": reason, "retry_in": wait}, status=status.HTTP_503_SERVICE_UNAVAILABLE
         )
-        answer._has_been_logged = True  # type: ignore[attr-defined]  # Django's mark: whoever asks, asks every second
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # a probe asks every second; one log line each is noise
         return answer
 
 
 class StatusView(APIView):
-    """How the server is doing, for a client with a key."""
+    """Counts and states of the server, for a client with a key."""
 
     @extend_schema(  # type: ignore[untyped-decorator]
         responses=inline_serializer(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from django.core.management import call_command
 from django.db import connections
 from pytest_django import DjangoDbBlocker, Settings
 
-from accounts import changes
 from accounts.callers import Caller, Limits, Window
+from personas import changes
 from tests.servers import PostgresCluster
-from yapserver.settings import _database
+from yapserver.database_settings import database_settings
 
 DEFAULTS = Limits(messages=Window(20, 60.0), cancels=Window(10, 30.0), persona_updates=Window(4, 60.0))
 
@@ -59,7 +60,9 @@ def news() -> Iterator[list[tuple[str, str]]]:
 def _default_database(url: str) -> Iterator[None]:
     """Points Django at another database, in this thread and in those it starts."""
     old_settings, old_connection = connections.settings["default"], connections["default"]
-    connections.settings["default"] = connections.configure_settings({"default": _database(url, None)})["default"]  # type: ignore[arg-type]
+    connections.settings["default"] = connections.configure_settings({"default": database_settings(url, Path())})[
+        "default"
+    ]
     connections["default"] = connections.create_connection("default")
     try:
         yield

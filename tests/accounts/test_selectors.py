@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from accounts import services
 from accounts.callers import Caller, Window
 from accounts.keys import ENV_PREFIX, mint
 from accounts.models import ApiKey
-from accounts.selectors import caller_for_sync, find_caller_sync
+from accounts.selectors import callers_now, find_caller
 from personas.models import Persona
 from tests.accounts.conftest import DEFAULTS
 
@@ -20,7 +21,11 @@ pytestmark = pytest.mark.django_db
 
 
 def find(key: str, text_api_key: str | None = None) -> Caller | None:
-    return find_caller_sync(key, DEFAULTS, text_api_key)
+    return find_caller(key, DEFAULTS, text_api_key)
+
+
+def now(caller: Caller) -> Caller | None:
+    return callers_now([caller], DEFAULTS)[caller]
 
 
 def make(**fields: Any) -> tuple[ApiKey, str]:
@@ -54,7 +59,7 @@ def test_one_query_also_with_personas() -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        found = find_caller_sync(full, DEFAULTS, None)
+        found = find_caller(full, DEFAULTS, None)
     assert len(queries) == 1
     assert found is not None
     assert found.personas == frozenset({"ada", "bob"})
@@ -108,14 +113,14 @@ def test_a_rotated_secret_is_good_until_its_time_and_its_connections_end_with_it
     fresh = find(new)
     assert fresh is not None
     assert fresh.expires_at is None
-    for still in (find(old), caller_for_sync(row.pk, DEFAULTS, connected.fingerprint)):
+    for still in (find(old), now(connected)):
         assert still is not None
         assert still.expires_at == until.timestamp()
-    assert caller_for_sync(row.pk, DEFAULTS, fresh.fingerprint) == fresh
+    assert now(fresh) == fresh
 
     ApiKey.objects.update(previous_until=timezone.now())
     assert find(old) is None
-    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) is None
+    assert now(connected) is None
     assert find(new) is not None
 
 
@@ -123,15 +128,15 @@ def test_a_live_connection_reads_its_limits_anew() -> None:
     row, full = make(max_messages=5)
     connected = find(full)
     assert connected is not None
-    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) == connected
+    assert now(connected) == connected
     row.max_messages = 9
     services.save_key(row)
-    again = caller_for_sync(row.pk, DEFAULTS, connected.fingerprint)
+    again = now(connected)
     assert again is not None
     assert again.limits.messages.limit == 9
     services.revoke_key(row)
-    assert caller_for_sync(row.pk, DEFAULTS, connected.fingerprint) is None
-    assert caller_for_sync(row.pk + 1, DEFAULTS) is None
+    assert now(connected) is None
+    assert now(replace(connected, key_id=row.pk + 1)) is None
 
 
 def test_the_fingerprint_is_not_in_what_is_printed() -> None:

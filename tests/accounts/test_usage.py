@@ -2,33 +2,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Mapping
 
 import pytest
 
+from accounts.breaker import DependencyAway
 from accounts.histogram import BUCKETS, EDGES_MS, add, bucket_of, percentile
-from accounts.usage import TurnUsage, UsageKey, UsageLedger, UsageSum
+from accounts.usage import TurnUsage, UsageBatch, UsageKey, UsageLedger, UsageSum
 from tests.accounts.conftest import Clock
 
 
 class Written:
-    """Stands for the database: keeps batches, or fails while it is told to."""
+    """Stands for the database: keeps batches, or fails while it is ``down``."""
 
     def __init__(self) -> None:
-        self.batches: list[dict[UsageKey, UsageSum]] = []
-        self.last_used: dict[int, float] = {}
-        self.down = False
+        self.batches: list[UsageBatch] = []
+        self.down: Exception | None = None
 
-    def __call__(self, sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
-        if self.down:
-            raise ConnectionError("no database")
-        self.batches.append(dict(sums))
-        self.last_used.update(last_used)
+    async def __call__(self, batch: UsageBatch) -> None:
+        if self.down is not None:
+            raise self.down
+        self.batches.append(batch)
 
     @property
     def turns(self) -> int:
-        return sum(each.counts["turns"] for batch in self.batches for each in batch.values())
+        return sum(batch.turns for batch in self.batches)
+
+    @property
+    def last_used(self) -> dict[int, float]:
+        return {key: when for batch in self.batches for key, when in batch.last_used.items()}
 
 
 def turn(prefix: str = "aaaaaaaa", persona: str = "ada", **fields: object) -> TurnUsage:
@@ -48,10 +49,11 @@ async def test_sums_per_minute_key_and_persona(clock: Clock) -> None:
     ledger.record(turn())
     assert await ledger.flush()
     (batch,) = written.batches
-    assert set(batch) == {
+    assert set(batch.sums) == {
         UsageKey(minute, "aaaaaaaa", "ada"), UsageKey(minute, "aaaaaaaa", ""), UsageKey(minute + 60, "aaaaaaaa", "ada"),
     }  # fmt: skip
-    sums = batch[UsageKey(minute, "aaaaaaaa", "ada")]
+    assert (batch.turns, batch.tokens) == (5, 30)
+    sums = batch.sums[UsageKey(minute, "aaaaaaaa", "ada")]
     assert {name: count for name, count in sums.counts.items() if count} == {
         "turns": 3, "prompt_tokens": 20, "cached_tokens": 4, "completion_tokens": 5, "tool_prompt_tokens": 3,
         "tool_completion_tokens": 2, "cancels": 1, "barge_ins": 1, "tool_yes": 1, "tool_no": 1, "suppressed": 2,
@@ -85,84 +87,147 @@ async def test_nothing_to_write_is_no_transaction(clock: Clock) -> None:
 async def test_a_database_that_is_down_loses_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     written = Written()
     ledger = UsageLedger(written, clock=clock)
-    written.down = True
+    written.down = OSError("no space left on device")
     for _ in range(3):
         ledger.record(turn(prompt_tokens=1))
         assert not await ledger.flush()
+        assert ledger.failing
     assert len([line for line in caplog.records if line.levelno == logging.ERROR]) == 1
-    written.down = False
+    written.down = None
     ledger.record(turn(prompt_tokens=1))
     assert await ledger.flush()
-    (batch,) = written.batches
-    assert [each.counts["prompt_tokens"] for each in batch.values()] == [4]
+    assert not ledger.failing
+    assert [(batch.number, batch.turns) for batch in written.batches] == [(1, 1), (2, 3)]
     assert written.last_used == {1: clock.now}
+    assert [record.message for record in caplog.records][-1] == "usage is written again"
+
+
+async def test_a_database_that_is_away_is_logged_by_its_breaker_alone(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = Written()
+    ledger = UsageLedger(written, clock=clock)
+    written.down = DependencyAway("database")
+    ledger.record(turn())
+    assert not await ledger.flush()
+    written.down = None
+    assert await ledger.flush()
+    assert caplog.records == []
+    assert written.turns == 1
+
+
+async def test_a_batch_is_tried_again_as_it_was(clock: Clock) -> None:
+    """It may have been written although its answer was lost: its number must stand for the same turns."""
+    written, seen = Written(), []
+
+    async def write(batch: UsageBatch) -> None:
+        seen.append((batch.writer, batch.number, batch.turns))
+        await written(batch)
+
+    ledger = UsageLedger(write, clock=clock)
+    written.down = OSError()
+    ledger.record(turn())
+    await ledger.flush()
+    ledger.record(turn())
+    await ledger.flush()
+    written.down = None
+    await ledger.flush()
+    assert [(number, turns) for _, number, turns in seen] == [(1, 1), (1, 1), (1, 1), (2, 1)]
+    assert len({writer for writer, _, _ in seen}) == 1
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_goes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     written = Written()
     ledger = UsageLedger(written, clock=clock, max_rows=3)
-    written.down = True
+    written.down = OSError()
     for _ in range(5):
         ledger.record(turn())
         await ledger.flush()
         clock.now += 60
-    written.down = False
+    written.down = None
     assert await ledger.flush()
     minute = int(clock.now // 60) * 60
-    assert sorted(key.minute for key in written.batches[0]) == [minute - 180, minute - 120, minute - 60]
-    assert "given up" in caplog.text
+    # The first batch has a number already; of the rest the oldest went.
+    assert sorted(key.minute for batch in written.batches for key in batch.sums) == [
+        minute - 300, minute - 120, minute - 60,
+    ]  # fmt: skip
+    assert "dropped" in caplog.text
 
 
 async def test_the_background_task_writes_and_close_writes_the_rest(clock: Clock) -> None:
-    written, done = Written(), threading.Event()
+    written, done = Written(), asyncio.Event()
 
-    def write(sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
-        written(sums, last_used)
+    async def write(batch: UsageBatch) -> None:
+        await written(batch)
         done.set()
 
     ledger = UsageLedger(write, clock=clock, interval_s=0.01)
     ledger.start()
     ledger.start()
     ledger.record(turn())
-    assert await asyncio.to_thread(done.wait, 5)
+    async with asyncio.timeout(5):
+        await done.wait()
     ledger.record(turn())
-    await ledger.close()
+    assert await ledger.close() == []
     assert written.turns == 2
 
 
 async def test_close_during_a_write_loses_and_doubles_nothing(clock: Clock) -> None:
-    entered, leave = threading.Event(), threading.Event()
+    entered, leave = asyncio.Event(), asyncio.Event()
     written = Written()
 
-    def slow(sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
+    async def slow(batch: UsageBatch) -> None:
         entered.set()
-        assert leave.wait(5)
-        written(sums, last_used)
+        await leave.wait()
+        await written(batch)
 
     ledger = UsageLedger(slow, clock=clock, interval_s=0.001)
     ledger.start()
     ledger.record(turn())
-    assert await asyncio.to_thread(entered.wait, 5)
+    async with asyncio.timeout(5):
+        await entered.wait()
     ledger.record(turn())
     closing = asyncio.create_task(ledger.close())
     await asyncio.sleep(0)
     leave.set()
-    await closing
+    assert await closing == []
+    assert [(batch.number, batch.turns) for batch in written.batches] == [(1, 1), (2, 1)]
+
+
+async def test_a_write_that_hangs_at_the_end_is_handed_back_with_everything_else(clock: Clock) -> None:
+    async def hangs(batch: UsageBatch) -> None:
+        await asyncio.Event().wait()
+
+    ledger = UsageLedger(hangs, clock=clock, interval_s=0.001)
+    ledger.start()
+    ledger.record(turn(prompt_tokens=5))
+    await asyncio.sleep(0.05)
+    ledger.record(turn(prompt_tokens=7))
+    left = await ledger.close(timeout_s=0.05)
+    assert [(batch.number, batch.turns, batch.tokens) for batch in left] == [(1, 1, 5), (2, 1, 7)]
+
+
+async def test_batches_of_an_ended_process_are_written_first_and_as_they_were(clock: Clock) -> None:
+    ended = UsageLedger(Written(), clock=clock)
+    ended._write.down = OSError()  # type: ignore[attr-defined]
+    ended.record(turn())
+    left = await ended.close()
+    written = Written()
+    ledger = UsageLedger(written, clock=clock)
+    ledger.record(turn())
+    ledger.take_up(left)
+    assert await ledger.flush()
+    assert written.batches[0] == left[0]
     assert written.turns == 2
-    assert len(written.batches) == 2
 
 
 async def test_turns_during_a_write_are_in_the_next_batch(clock: Clock) -> None:
     written = Written()
 
-    def write(sums: Mapping[UsageKey, UsageSum], last_used: Mapping[int, float]) -> None:
-        asyncio.run_coroutine_threadsafe(add_one(), loop).result(5)
-        written(sums, last_used)
-
-    async def add_one() -> None:
+    async def write(batch: UsageBatch) -> None:
         ledger.record(turn())
+        await written(batch)
 
-    loop = asyncio.get_running_loop()
     ledger = UsageLedger(write, clock=clock)
     ledger.record(turn())
     assert await ledger.flush()

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import threading
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
 from accounts import services, usage_services
 from accounts.models import ApiKey, Usage
 from accounts.selectors import tokens_today
-from accounts.usage import COUNTERS, TurnUsage, UsageKey, UsageSum
-from accounts.usage_services import record_usage, roll_up, sum_of, write_usage
+from accounts.usage import COUNTERS, TurnUsage, UsageBatch, UsageKey, UsageSum
+from accounts.usage_services import record_usage, roll_up, sum_of, write_batch
 
 NOW = datetime(2027, 1, 15, 12, 30, tzinfo=UTC)
 
@@ -125,9 +128,12 @@ def test_processes_that_write_the_same_rows_at_once_lose_nothing() -> None:
     minutes = [NOW - timedelta(hours=2) + timedelta(minutes=minute) for minute in range(6)]
 
     def write(worker: int) -> None:
-        order = minutes if worker % 2 else minutes[::-1]
-        for _ in range(10):
-            write_usage({at(minute): sums(error="e") for minute in order}, {})
+        order, writer = minutes if worker % 2 else minutes[::-1], uuid.uuid4().hex
+        try:
+            for number in range(1, 11):
+                write_batch(UsageBatch(writer, number, {at(minute): sums(error="e") for minute in order}, {}))
+        finally:
+            connection.close()
 
     def roll(_: int) -> None:
         try:
@@ -144,6 +150,60 @@ def test_processes_that_write_the_same_rows_at_once_lose_nothing() -> None:
     assert total.counts["turns"] == 4 * 10 * 6
     assert total.errors == {"e": 240}
     assert sum(total.ttft) == 240
+
+
+@pytest.mark.usefixtures("either_database")
+def test_a_batch_that_is_written_twice_counts_once() -> None:
+    writer, other = uuid.uuid4().hex, uuid.uuid4().hex
+    first, second = (UsageBatch(writer, number, {at(NOW): sums(number)}, {}) for number in (1, 2))
+    for batch in (first, first, second, first, second, UsageBatch(other, 1, {at(NOW): sums(4)}, {})):
+        write_batch(batch)
+    assert everything().counts["turns"] == 1 + 2 + 4
+
+
+@pytest.mark.usefixtures("either_database")
+def test_a_batch_that_fails_can_be_written_again() -> None:
+    writer = uuid.uuid4().hex
+    with pytest.raises(IntegrityError):
+        write_batch(UsageBatch(writer, 1, {at(NOW): sums(), at(NOW, prefix=""): sums()}, {}))
+    write_batch(UsageBatch(writer, 1, {at(NOW): sums()}, {}))
+    assert everything().counts["turns"] == 1
+
+
+@pytest.mark.usefixtures("postgres")
+def test_two_attempts_at_one_batch_at_the_same_time_count_once() -> None:
+    """As after a thaw: the first attempt's transaction is still open when the next process tries."""
+    writer, entered, leave = uuid.uuid4().hex, threading.Event(), threading.Event()
+    batches = [UsageBatch(writer, number, {at(NOW): sums()}, {}) for number in (1, 2)]
+
+    def slow(batch: UsageBatch) -> None:
+        try:
+            with transaction.atomic():
+                write_batch(batch)
+                entered.set()
+                assert leave.wait(10)
+        finally:
+            connection.close()
+
+    def quick(batch: UsageBatch) -> None:
+        try:
+            write_batch(batch)
+        finally:
+            connection.close()
+
+    for batch in batches:
+        entered.clear()
+        leave.clear()
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(slow, batch)
+            assert entered.wait(10)
+            again = threads.submit(quick, batch)
+            with suppress(TimeoutError):
+                again.result(0.2)  # waits for the row
+            leave.set()
+            first.result(10)
+            again.result(10)
+    assert everything().counts["turns"] == 2
 
 
 def test_the_columns_are_the_counters() -> None:

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from accounts.token_budget import MemoryTokenBudget
-from accounts.usage import UsageLedger
+from accounts.usage import UsageBatch, UsageLedger
 from inference.engines.base import Delta, Engine, EngineRole, GenerationRequest
 from inference.engines.sampling import GREEDY, Sampling, SamplingRules
 from inference.engines.service import EngineService, vllm_service
@@ -72,6 +72,10 @@ def persona(number: int, phrases: Sequence[str]) -> PersonaSnapshot:
     return PersonaSnapshot(slug(number), "Someone", "female", "calm", character, phrases=rules(phrases))
 
 
+async def _write_nothing(batch: UsageBatch) -> None:
+    """A database that takes everything."""
+
+
 async def _nothing_used(_prefix: str, _now: float) -> int:
     return 0
 
@@ -88,7 +92,7 @@ def serving_with(service: EngineService, sampling: SamplingRules) -> ServingCont
         decoder=Decoder(sampling),
         sampling=sampling,
         policy=SessionPolicy(turn=TurnPolicy(), max_out=MAX_OUT),
-        ledger=UsageLedger(lambda sums, last_used: None),
+        ledger=UsageLedger(_write_nothing),
         budget=MemoryTokenBudget(_nothing_used),
         metrics=Metrics(),
         started=True,

@@ -12,7 +12,7 @@ from typing import Any
 
 from accounts.callers import Caller, Limits, Window
 from accounts.token_budget import MemoryTokenBudget
-from accounts.usage import UsageLedger
+from accounts.usage import UsageBatch, UsageLedger
 from inference.engines.base import EngineRole
 from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
@@ -54,6 +54,10 @@ START = {"type": "start", "session_id": "s1", "gender": "female", "personality":
 def catalogue(*personas: PersonaSnapshot, phrases: tuple[PhraseRule, ...] = (), version: int = 1) -> Catalogue:
     """A catalogue of these personas, or of Anna and Max."""
     return Catalogue({p.slug: p for p in personas or (ANNA, MAX)}, phrases, version)
+
+
+async def write_nothing(batch: UsageBatch) -> None:
+    """A database that takes everything."""
 
 
 async def make_serving(
@@ -98,7 +102,7 @@ async def make_serving(
         decoder=Decoder(RULES),
         sampling=RULES,
         policy=policy or SessionPolicy(turn=TurnPolicy()),
-        ledger=UsageLedger(lambda sums, last_used: None),
+        ledger=UsageLedger(write_nothing),
         budget=MemoryTokenBudget(nothing_used),
         metrics=Metrics(),
         started=True,

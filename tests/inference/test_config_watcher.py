@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
+from django.db import OperationalError, ProgrammingError
 
+from accounts.breaker import DependencyAway
+from accounts.caller_lookup import CallerLookup
 from accounts.callers import Caller
+from accounts.database_threads import DatabaseThreads, database_breaker
 from inference import config_watcher as config_watcher_module
 from inference.config_watcher import GROUP, ConfigSource, ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
@@ -31,19 +35,20 @@ class Database:
         self.catalogue = catalogue()
         self.callers: dict[int | None, Caller | None] = {7: KEYED}
         self.away = False
+        self.breaker = database_breaker()
         self.reads = 0
 
     def source(self) -> ConfigSource:
-        return ConfigSource(self._version, lambda: self.catalogue, self._caller)
+        return ConfigSource(self._version, lambda: self.catalogue, self._now)
 
     def _version(self) -> int:
         self.reads += 1
         if self.away:
-            raise OSError("no database")
+            raise OperationalError("no database")
         return self.catalogue.version
 
-    def _caller(self, caller: Caller) -> Caller | None:
-        return self.callers[caller.key_id]
+    def _now(self, callers: Collection[Caller]) -> dict[Caller, Caller | None]:
+        return {caller: self.callers[caller.key_id] for caller in callers}
 
     def edit(self, found: Catalogue) -> None:
         self.catalogue = replace(found, version=self.catalogue.version + 1)
@@ -51,22 +56,26 @@ class Database:
 
 @pytest.fixture(autouse=True)
 def layer(monkeypatch: pytest.MonkeyPatch) -> InMemoryChannelLayer:
-    """A channel layer of this test's own; no database connection is looked after."""
+    """A channel layer of this test's own."""
     made = InMemoryChannelLayer()
     monkeypatch.setattr(config_watcher_module, "get_channel_layer", lambda: made)
-    monkeypatch.setattr(config_watcher_module, "close_old_connections", lambda: None)
     monkeypatch.setattr(config_watcher_module, "POLL_INTERVAL_S", 0.01)
     return made
 
 
 @asynccontextmanager
 async def controlled(
-    database: Database, chat: FakeEngine | None = None, caller: Caller = KEYED, **options: Any
+    database: Database,
+    chat: FakeEngine | None = None,
+    caller: Caller = KEYED,
+    lookup: CallerLookup | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[Line, ConfigWatcher]]:
     async with talking(chat or FakeEngine(), caller=caller, **options) as line:
         registry = SessionRegistry()
         registry.add(line.session)
-        control = ConfigWatcher(line.serving, registry, database.source())
+        threads = DatabaseThreads(database.breaker, 1, "control")
+        control = ConfigWatcher(line.serving, registry, database.source(), threads, lookup)
         line.serving.started = False
         await control.start()
         line.serving.started = True
@@ -74,6 +83,7 @@ async def controlled(
             yield line, control
         finally:
             await control.aclose()
+            await threads.aclose()
 
 
 async def until(so: Callable[[], object]) -> None:
@@ -98,14 +108,22 @@ async def test_a_start_without_a_database_fails() -> None:
     database = Database()
 
     def broken() -> Catalogue:
-        raise OSError("no database")
+        raise OperationalError("no database")
 
     async with talking() as line:
         line.serving.started = False
-        control = ConfigWatcher(line.serving, SessionRegistry(), replace(database.source(), catalogue=broken))
-        with pytest.raises(OSError, match="no database"):
-            await control.start()
+        threads = DatabaseThreads(database.breaker, 1, "control")
+        source = replace(database.source(), catalogue=broken)
+        control = ConfigWatcher(line.serving, SessionRegistry(), source, threads)
+        for _ in range(2):
+            with pytest.raises(DependencyAway):
+                await control.start()
         await control.aclose()
+        control = ConfigWatcher(line.serving, SessionRegistry(), database.source(), threads)
+        await control.start()  # it has come back
+        assert not database.breaker.away
+        await control.aclose()
+        await threads.aclose()
 
 
 async def test_a_new_version_is_picked_up_by_looking() -> None:
@@ -293,6 +311,55 @@ async def test_a_turn_sees_one_version_of_the_catalogue() -> None:
 
 async def test_announcing_before_and_after_its_life_is_nothing() -> None:
     async with talking() as line:
-        control = ConfigWatcher(line.serving, SessionRegistry(), Database().source())
+        threads = DatabaseThreads(database_breaker(), 1, "control")
+        control = ConfigWatcher(line.serving, SessionRegistry(), Database().source(), threads)
         control.announce("key", "1")
         await control.aclose()
+
+
+async def test_remembered_keys_follow_changes_although_they_are_not_connected() -> None:
+    """What serves while the database is away must not be a key that was revoked while it answered."""
+    database = Database()
+    other = replace(UNLIMITED, key_id=8, prefix="eight", fingerprint="g")
+    threads = DatabaseThreads(database.breaker, 1, "keys")
+    lookup = CallerLookup(threads, lambda key, network: None, lambda key, network: other)
+    assert await lookup.find("yap_eight") is other
+    database.callers[8] = other
+    async with controlled(database, lookup=lookup) as (_, control):
+        database.callers[8] = None
+        await asyncio.to_thread(control.announce, "key", "8")
+        await until(lambda: not lookup._known)
+    await threads.aclose()
+
+
+async def test_an_error_of_the_database_is_logged_once_and_not_every_second(caplog: pytest.LogCaptureFixture) -> None:
+    database = Database()
+    async with controlled(database) as (line, control):
+        real = database._version
+
+        def broken() -> int:
+            database.reads += 1
+            raise ProgrammingError("no such column")
+
+        object.__setattr__(control._source, "version", broken)
+        reads = database.reads
+        await until(lambda: database.reads > reads + 3)
+        assert caplog.text.count("changes cannot be read") == 1
+        object.__setattr__(control._source, "version", real)
+        database.edit(catalogue(MAX))
+        await until(lambda: line.serving.resolver.catalogue is database.catalogue)
+
+
+async def test_a_client_that_takes_no_frames_delays_no_other_change() -> None:
+    database = Database()
+    async with controlled(database) as (line, _):
+        never = asyncio.Event()
+
+        async def stuck(text: str) -> None:
+            await never.wait()
+
+        line.session._send = stuck
+        database.callers[7] = None
+        database.edit(catalogue(MAX))
+        await until(lambda: line.serving.resolver.catalogue is database.catalogue)
+        never.set()

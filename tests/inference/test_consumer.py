@@ -307,7 +307,7 @@ async def test_no_clock_is_set_for_a_frame_that_is_taken_at_once(monkeypatch: py
         return None
 
     monkeypatch.setattr(asyncio, "timeout", None)
-    await consumer._patiently(at_once())
+    await consumer._send_with_timeout(at_once())
 
 
 async def test_a_frame_that_waits_is_sent_when_there_is_room() -> None:
@@ -319,7 +319,7 @@ async def test_a_frame_that_waits_is_sent_when_there_is_room() -> None:
         log.append("sent")
         raise OSError
 
-    task = asyncio.create_task(consumer._patiently(sending()))
+    task = asyncio.create_task(consumer._send_with_timeout(sending()))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not log
@@ -338,7 +338,7 @@ async def test_a_frame_that_waits_can_be_cancelled() -> None:
         finally:
             log.append("left")
 
-    task = asyncio.create_task(consumer._patiently(sending()))
+    task = asyncio.create_task(consumer._send_with_timeout(sending()))
     for _ in range(5):
         await asyncio.sleep(0)
     task.cancel()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,7 +11,15 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.protocol import Protocol as Reader
 
 from yapserver import daphne_patches
-from yapserver.daphne_patches import MAX_INBOUND_BYTES, MAX_STALLED_BYTES, MAX_STALLED_S, send_at_once, wrap_daphne_send
+from yapserver.daphne_patches import (
+    MAX_INBOUND_BYTES,
+    MAX_STALLED_BYTES,
+    MAX_STALLED_S,
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    patched,
+    send_at_once,
+)
 
 
 class Timer:
@@ -28,6 +37,7 @@ class Transport:
     def __init__(self) -> None:
         self.producer: Any = "the HTTP channel's"
         self.aborted = False
+        self.reads = True
         self.written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -40,6 +50,12 @@ class Transport:
         assert self.producer is None
         assert streaming
         self.producer = producer
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        self.reads = False
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        self.reads = True
 
     def abortConnection(self) -> None:  # noqa: N802
         self.aborted = True
@@ -65,7 +81,9 @@ class Daphne:
     def __init__(self) -> None:
         self.protocol = Protocol()
         self.sent: list[dict[str, Any]] = []
-        self.send = wrap_daphne_send(partial(self._handle_reply, self.protocol))
+        self.queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        send = partial(self._handle_reply, self.protocol)
+        self.receive, self.send, self.ended = patched(self.queue.get, send)
 
     async def _handle_reply(self, protocol: Protocol, message: dict[str, Any]) -> None:
         self.sent.append(message)
@@ -91,9 +109,14 @@ def timers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Timer]]:
 def test_other_servers_wait_in_send_themselves() -> None:
     async def send(message: dict[str, Any]) -> None: ...
 
-    assert wrap_daphne_send(send) is send
-    other = partial(send, {})
-    assert wrap_daphne_send(other) is other
+    async def receive() -> dict[str, Any]:
+        return {}
+
+    for other in (send, partial(send, {})):
+        same_receive, same_send, ended = patched(receive, other)
+        assert same_receive is receive
+        assert same_send is other
+        ended()
 
 
 async def test_messages_above_the_protocols_limit_come_in_to_be_answered() -> None:
@@ -221,3 +244,27 @@ async def test_nothing_is_written_behind_the_end() -> None:
 
 def test_the_limits() -> None:
     assert daphne_patches.MAX_STALLED_BYTES <= 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("text", "number"), [("x", MAX_WAITING), ("x" * (MAX_WAITING_BYTES // 4), 4)])
+async def test_reading_stops_while_too_much_waits_and_goes_on_in_order(text: str, number: int) -> None:
+    daphne = Daphne()
+    reads = []
+    for count in range(number):
+        daphne.queue.put_nowait({"type": "websocket.receive", "text": text, "count": count})
+        reads.append(daphne.protocol.transport.reads)
+    assert reads == [True] * (number - 1) + [False]
+    daphne.queue.put_nowait({"type": "websocket.disconnect"})  # Twisted's buffer may hold more
+    got = [await daphne.receive() for _ in range(number)]
+    assert [message["count"] for message in got] == list(range(number))
+    assert daphne.protocol.transport.reads
+    assert (await daphne.receive())["type"] == "websocket.disconnect"
+
+
+async def test_reading_goes_on_when_the_application_has_ended() -> None:
+    daphne = Daphne()
+    for _ in range(MAX_WAITING):
+        daphne.queue.put_nowait({"type": "websocket.receive", "bytes": b"x"})
+    assert not daphne.protocol.transport.reads
+    daphne.ended()
+    assert daphne.protocol.transport.reads  # the client's close frame has to be read

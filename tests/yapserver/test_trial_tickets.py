@@ -12,7 +12,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from accounts.callers import Caller
-from accounts.selectors import find_caller_sync
+from accounts.selectors import find_caller
 from personas.models import Persona
 from tests.accounts.conftest import DEFAULTS
 from yapserver import trial_tickets as tickets
@@ -39,7 +39,7 @@ def persona() -> Persona:
 
 
 def found(key: str) -> Caller | None:
-    assert find_caller_sync(key, DEFAULTS, "hV7tq2mLr9wZc4nBd8fK") is None  # no key of the REST side
+    assert find_caller(key, DEFAULTS, "hV7tq2mLr9wZc4nBd8fK") is None  # no key of the REST side
     return tickets.find_caller(key, DEFAULTS)
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("yap.serve")
 
 
 class Command(BaseCommand):
-    """Serve until SIGTERM or SIGINT; then admit nobody, let running turns end, stop the engines."""
+    """Serve until SIGTERM or SIGINT; then admit no connection, let running turns end, stop the engines."""
 
     help = __doc__
 
@@ -26,9 +26,11 @@ class Command(BaseCommand):
         parser.add_argument("--server", choices=RUNNERS, default=settings.ENV.SERVER)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the server; returns when it has ended."""
+        """Run the server. Returns when it has ended; exits with status 1 where it did not come up."""
         from yapserver.asgi import application
 
         host, port, server = options["host"], options["port"], options["server"]
         logger.info("serving on %s:%d with %s", host, port, server)
-        RUNNERS[server](application, host, port, settings.ENV.DRAIN_TIMEOUT_S)
+        failure = RUNNERS[server](application, host, port, settings.ENV.DRAIN_TIMEOUT_S)
+        if failure is not None:
+            raise SystemExit(f"yap: the server cannot get ready: {failure}")
