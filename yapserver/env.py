@@ -75,6 +75,12 @@ class Environment(BaseSettings):
     AWQ_TOOL_MODEL: str | None = Field(
         None, description="tool model already quantized with AWQ; wins over `TOOL_MODEL`"
     )
+    CHAT_CHAT_TEMPLATE: Path | None = Field(
+        None, description="Jinja file that replaces the chat model's own chat template"
+    )
+    TOOL_CHAT_TEMPLATE: Path | None = Field(
+        None, description="Jinja file that replaces the tool model's own chat template"
+    )
     CONCURRENT_MODEL_CALL: bool = Field(
         True,
         description="1: chat and tool decision start together and the chat text is held until the decision; 0: "

@@ -33,6 +33,7 @@ class EngineSpec:
     kv_dtype: str = "auto"
     gpu_fraction: float = 0.9
     alone: bool = True
+    chat_template: Path | None = None
 
 
 class EngineSettings(Protocol):
@@ -54,6 +55,10 @@ class EngineSettings(Protocol):
     def CHAT_QUANTIZATION(self) -> str: ...
     @property
     def TOOL_QUANTIZATION(self) -> str: ...
+    @property
+    def CHAT_CHAT_TEMPLATE(self) -> Path | None: ...
+    @property
+    def TOOL_CHAT_TEMPLATE(self) -> Path | None: ...
     @property
     def KV_DTYPE(self) -> str: ...
     @property
@@ -93,6 +98,7 @@ def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
             kv_dtype=settings.KV_DTYPE,
             gpu_fraction=settings.CHAT_GPU_FRAC or (0.90 if alone else 0.70),
             alone=alone,
+            chat_template=settings.CHAT_CHAT_TEMPLATE,
         )
     return EngineSpec(
         role=role,
@@ -105,6 +111,7 @@ def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
         kv_dtype=settings.KV_DTYPE,
         gpu_fraction=settings.TOOL_GPU_FRAC or (0.90 if alone else 0.20),
         alone=alone,
+        chat_template=settings.TOOL_CHAT_TEMPLATE,
     )
 
 

@@ -12,7 +12,9 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import cache, partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from inference.engines import model_config
@@ -22,7 +24,7 @@ from inference.engines.deadlines import Deadlines
 from inference.engines.device import Device, probe
 from inference.engines.late_tokens import LateTokens
 from inference.engines.spec import EngineSpec, ModelRefused
-from inference.engines.tokenizer import end_token_ids, load_tokenizer, repeated_text
+from inference.engines.tokenizer import end_token_ids, read_tokenizer, repeated_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -49,12 +51,18 @@ def build(spec: EngineSpec) -> VllmEngine:
     cannot run what is asked, and whatever vLLM raises where its engine process does not come up."""
     device = this_device()
     launch = plan(spec, device, model_config.read(spec.model))
-    tokenizer = load_tokenizer(spec.model)
+    loaded = read_tokenizer(spec.model, spec.chat_template)
     os.environ.update(launch.environ)
     import vllm
 
     _check_version(vllm.__version__)
-    return VllmEngine(spec, launch, tokenizer)
+    if not loaded.repaired:
+        return VllmEngine(spec, launch, loaded.tokenizer)
+    # vLLM loads the tokenizer again, in this process and in the engine's, while the constructor runs.
+    with TemporaryDirectory(prefix="yap-tokenizer-") as folder:
+        loaded.save(folder)
+        launch = replace(launch, arguments={**launch.arguments, "tokenizer": folder})
+        return VllmEngine(spec, launch, loaded.tokenizer)
 
 
 class VllmEngine:
