@@ -1,4 +1,4 @@
-"""The marks that reasoning models put around their thoughts, and the generation prompt that keeps them from thinking."""
+"""The marks around a reasoning model's thoughts, and the generation prompt that keeps a model from thinking."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ def encode(text: str) -> list[int]:
 def run(*deltas: str) -> tuple[str, list[int], ThoughtFilter]:
     """Feed deltas with one token a character; return the visible text, its ids, and the filter."""
     thoughts = ThoughtFilter(encode)
-    text, ids = "", []
+    text = ""
+    ids: list[int] = []
     for delta in deltas:
         more, more_ids = thoughts.feed(delta, encode(delta))
         text, ids = text + more, ids + more_ids
@@ -88,7 +89,7 @@ def test_ids_stay_as_generated_where_a_delta_is_all_text() -> None:
     assert thoughts.feed("hm", [901, 902]) == ("", [])
     assert thoughts.feed("</think>", [903]) == ("", [])
     assert thoughts.feed("\n\n", [904]) == ("", [])
-    assert not thoughts.thinking
+    assert thoughts.closing == ""
     assert thoughts.feed("Hello", [905]) == ("Hello", [905])
     assert thoughts.prefix_ids == [900, 901, 902, 903, 904]
     assert thoughts.reasoning_tokens == 5
@@ -113,7 +114,7 @@ def test_thoughts_that_take_too_long_are_closed_by_the_caller() -> None:
     assert thoughts.closing == "</think>"
     assert thoughts.reasoning_tokens == 4
     thoughts.close_thoughts()
-    assert not thoughts.thinking
+    assert thoughts.closing == ""
     assert thoughts.feed("\n\nHello", [5]) == ("Hello", encode("Hello"))
     # The caller's next request begins behind them; a token that was taken apart is spelled again.
     assert thoughts.prefix_ids[:3] == [1, 2, 3]

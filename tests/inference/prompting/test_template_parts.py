@@ -14,7 +14,8 @@ from tests.fakes.tokenizers import LLAMA3_TEMPLATE, family
 
 TODAY, TOMORROW = date(2026, 11, 25), date(2026, 11, 26)
 _DATED = (
-    "{%% if not date_string is defined %%}%s{%% endif %%}{{ '<|im_start|>system\nToday Date: ' + date_string + '\n\n' }}"
+    "{%% if not date_string is defined %%}%s{%% endif %%}"
+    "{{ '<|im_start|>system\nToday Date: ' + date_string + '\n\n' }}"
     "{%% for m in messages %%}{%% if m.role == 'system' %%}{{ m.content + '<|im_end|>\n' }}"
     "{%% else %%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%% endif %%}{%% endfor %%}"
     "{%% if add_generation_prompt %%}{{ '<|im_start|>assistant\n' }}{%% endif %%}"
