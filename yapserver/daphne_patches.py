@@ -147,6 +147,7 @@ def patched(receive: Receive, send: Send) -> tuple[Receive, Send, Callable[[], N
     if protocol is None or not hasattr(transport, "registerProducer") or not hasattr(protocol, "maxMessagePayloadSize"):
         return receive, send, _nothing
     protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = MAX_INBOUND_BYTES
+    protocol.failByDrop = False  # Autobahn drops the connection by default; a close frame tells the client 1009 or 1007
     queue = getattr(receive, "__self__", None)
     inbound = _Inbound(queue, transport) if isinstance(queue, asyncio.Queue) else None
     patched_send = _patched_send(protocol, transport, send)

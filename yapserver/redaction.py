@@ -28,7 +28,7 @@ def _spelled(text: str) -> str:
 _OWN_FORMAT = re.compile(rf"({_spelled('yap_')}{_WORD}{{{PREFIX_LENGTH}}}{_character('_')}){_WORD}{{{SECRET_LENGTH}}}")
 _TICKET = re.compile(rf"(?<![\w.])({_spelled('try.')})(?:[\w.=-]|{_ENCODED}){{16,}}")
 _NAMED = re.compile(
-    r"(api(?:_|-|%(?:25)*5f)key(?:=|%(?:25)*3d)|yap\.key\.|x[-_]api[-_]key['\"]?\s*[:,]\s*(?:b?['\"])?|bearer(?:\s|%20)+)"
+    r"(api(?:_|-|%(?:25)*5f)key(?:=|%(?:25)*3d)|yap\.key(?:64)?\.|x[-_]api[-_]key['\"]?\s*[:,]\s*(?:b?['\"])?|bearer(?:\s|%20)+)"
     r"[^\s&\"'#,;]+",
     re.IGNORECASE,
 )

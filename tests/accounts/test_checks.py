@@ -12,6 +12,7 @@ from accounts.checks import text_api_key
     [
         (None, []),
         ("k9Xq2m", ["accounts.W001"]),
+        ("Zk9/Xq2m+B7vLw3pTq==", ["accounts.W003"]),
         ("changeme-changeme-changeme", ["accounts.W002"]),
         ("aaaaaaaaaaaaaaaaaaaaaaaa", ["accounts.W002"]),
         ("kV9xTq2mLr7wZc4nBd8f", []),

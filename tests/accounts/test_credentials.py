@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+
 import pytest
 
-from accounts.credentials import Credentials, credentials_from_scope, find_credentials
+from accounts.credentials import Credentials, credentials_from_scope, find_credentials, fits_subprotocol
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -17,6 +19,9 @@ Headers = list[tuple[bytes, bytes]]
         ([], b"a=b&api_key=k1", []),
         ([], b"api_key=%6b1", []),
         ([], b"", ["yap.v1", "yap.key.k1"]),
+        ([], b"", ["yap.v1", "yap.key64.azE"]),
+        ([], b"", ["yap.v1", "yap.key64.azE="]),
+        ([], b"", ["yap.key64.azE", "yap.key.k1"]),
         ([(b"x-api-key", b"k1"), (b"authorization", b"Bearer k1")], b"api_key=k1", ["yap.key.k1"]),
         ([(b"x-api-key", b"")], b"api_key=k1&api_key=", ["yap.key."]),
     ],
@@ -38,6 +43,20 @@ def test_every_way_to_present_a_key(headers: Headers, query: bytes, subprotocols
 )
 def test_two_different_keys_are_refused(headers: Headers, query: bytes, subprotocols: list[str]) -> None:
     assert find_credentials(headers, query, subprotocols) == Credentials(key=None, conflict=True)
+
+
+@pytest.mark.parametrize("key", ["a/b+c==", "schlüssel", "k 1", '"quoted",', "日本"])
+def test_any_key_fits_a_subprotocol_as_base64url(key: str) -> None:
+    assert not fits_subprotocol(key)
+    offer = urlsafe_b64encode(key.encode()).decode()
+    for offered in (offer, offer.rstrip("=")):
+        assert find_credentials([], b"", ["yap.v1", f"yap.key64.{offered}"]).key == key
+
+
+@pytest.mark.parametrize("offer", ["yap.key64.", "yap.key64.?", "yap.key64.a", "yap.key64._w"])
+def test_an_offer_that_is_no_base64_is_no_key(offer: str) -> None:
+    found = find_credentials([], b"", [offer])
+    assert found.key in (None, offer)
 
 
 @pytest.mark.parametrize(
