@@ -6,6 +6,7 @@ import logging
 from typing import Literal
 
 from accounts.callers import Caller
+from accounts.token_budget import Reservation
 from accounts.usage import TurnUsage
 from inference.serving_context import ServingContext
 from inference.turn_result import EndReason, StopReason, TurnResult
@@ -13,13 +14,21 @@ from inference.turn_result import EndReason, StopReason, TurnResult
 logger = logging.getLogger("yap.turn")
 
 
-def account(context: ServingContext, caller: Caller, result: TurnResult, *, session_name: str) -> None:
+def account(
+    context: ServingContext,
+    caller: Caller,
+    result: TurnResult,
+    reservation: Reservation | None = None,
+    *,
+    session_name: str,
+) -> None:
     """Record one ended turn. Call this once per turn.
 
     Args:
         context: the process's ledger, budget and metrics.
         caller: the key that pays.
         result: the ended turn.
+        reservation: settled for the turn's tokens; None charges the budget without one.
         session_name: the session as log lines name it.
     """
     usage, cancelled = result.usage, result.ended_by is EndReason.CANCELLED
@@ -41,7 +50,10 @@ def account(context: ServingContext, caller: Caller, result: TurnResult, *, sess
         suppressed=usage.suppressed,
     )
     context.ledger.record(used)
-    context.budget.charge(caller, used.total_tokens)
+    if reservation is None:
+        context.budget.charge(caller, used.total_tokens)
+    else:
+        reservation.settle(used.total_tokens)
     ended = str(result.stop_reason if cancelled else result.error_code or result.ended_by)
     context.metrics.turn(result, ended)
     logger.info(
@@ -63,8 +75,16 @@ def account(context: ServingContext, caller: Caller, result: TurnResult, *, sess
     )
 
 
-def account_warm_up(context: ServingContext, caller: Caller, persona_slug: str, prompt_tokens: int) -> None:
+def account_warm_up(
+    context: ServingContext, caller: Caller, persona_slug: str, prompt_tokens: int, reservation: Reservation
+) -> None:
     """Charge a warm-up: its prompt counts as usage and against the key's budget, without counting as a turn."""
     used = TurnUsage(caller.key_id, caller.prefix, persona_slug, prompt_tokens=prompt_tokens)
     context.ledger.record_warm_up(used)
-    context.budget.charge(caller, used.total_tokens)
+    reservation.settle(used.total_tokens)
+
+
+def account_refusal(context: ServingContext, caller: Caller, code: str, persona_slug: str) -> None:
+    """Count a refused message, in the metrics and in the key's usage."""
+    context.metrics.refused(code)
+    context.ledger.record_error(caller.prefix, code, persona_slug)

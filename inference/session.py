@@ -13,16 +13,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from accounts.callers import Caller
-from inference.accounting import account
-from inference.engines.base import EngineRole
+from inference.accounting import account, account_refusal
 from inference.failures import client_error
 from inference.idle_timer import IdleTimer
 from inference.prompting.conversation import Conversation
 from inference.prompting.heard import Heard
 from inference.prompting.persona import PersonaError, ResolvedPersona
-from inference.protocol.close_codes import CLOSE_RESTART
+from inference.protocol.close_codes import CLOSE_POLICY, CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
-from inference.protocol.frames import TurnFrames, ack_chat_prompt, ack_start, encode, error_frame
+from inference.protocol.frames import TurnFrames, ack_chat_prompt, ack_start, encode, error_frame, warmed
 from inference.protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -36,14 +35,15 @@ from inference.protocol.messages import (
     WarmPersona,
 )
 from inference.serving_context import ServingContext
-from inference.session_limits import SessionLimits
+from inference.session_limits import SessionLimits, TooManyMessages
 from inference.session_state import SessionState, history_prefix, parse_history, persona_prefix, resolve_persona
 from inference.turn import Turn
-from inference.turn_admission import DeployedEngines, check_admission, engines_for_start, require_chat_engine
+from inference.turn_admission import DeployedEngines, engines_for_start, require_chat_engine
+from inference.turn_budget import TurnBudget
 from inference.turn_planner import TurnPlanner
 from inference.turn_result import StopReason, TurnResult
 from inference.turn_runner import CANCEL_GRACE_S, TurnRunner
-from inference.warm_ups import WarmUps
+from inference.warm_ups import Answer, WarmUps
 from personas.snapshot import PersonaSnapshot
 
 logger = logging.getLogger("yap.session")
@@ -75,10 +75,11 @@ class Session:
         self._closed: asyncio.Future[None] | None = None  # holds a reference to the running close
         self._state = SessionState()
         self._limits = SessionLimits(caller.limits)
+        self._budget = TurnBudget(context)
         self.cache_salt = context.policy.cache_salt(caller)
         self._planner = TurnPlanner(context, self.connection, self.cache_salt)
         self._runner = TurnRunner(context.policy.turn, context.metrics, send, self._on_turn_end)
-        self._warm_ups = WarmUps(context, self.cache_salt)
+        self._warm_ups = WarmUps(context, self.cache_salt, send)
         self._idle = IdleTimer(self._policy.idle_timeout_s, lambda: self._runner.running, self._on_idle)
 
     # -- called by the consumer, the registry and the config watcher ----------------------------------
@@ -103,11 +104,26 @@ class Session:
             self._limits.charge(envelope.kind, request_id)
             await self._handle(self._context.decoder.decode(envelope))
         except ProtocolError as error:
-            self._context.metrics.refused(error.code)
-            self._context.ledger.record_error(self.caller.prefix, error.code, self._state.slug)
-            await self._send(error_frame(error))
+            await self._refuse(error, len(text or ""))
+        except TooManyMessages:
+            await self._close_abusive()
         except Exception as error:
             await self._send(error_frame(client_error(logger, self._name, error, request_id)))
+
+    async def _refuse(self, error: ProtocolError, characters: int) -> None:
+        """Answer a refused message; close the connection of a client that goes on sending such messages."""
+        account_refusal(self._context, self.caller, error.code, self._state.slug)
+        await self._send(error_frame(error))
+        try:
+            self._limits.charge_refusal(characters)
+        except TooManyMessages:
+            await self._close_abusive()
+
+    async def _close_abusive(self) -> None:
+        logger.info("%s sends too many messages: closed", self._name)
+        self._stop_receiving()
+        await self._runner.stop(StopReason.ABUSE)
+        await self._close(CLOSE_POLICY)
 
     def apply_caller(self, caller: Caller) -> None:
         """Apply changed rights and limits of the key, from the next message on."""
@@ -178,7 +194,7 @@ class Session:
             raise refusal from None
 
     async def _start(self, message: Start) -> None:
-        await check_admission(self._context, self.caller)
+        await self._budget.check(self.caller)
         is_new = message.session_id != self._state.session_id
         chosen = self._resolver.choose(
             message.persona,
@@ -209,7 +225,9 @@ class Session:
             personality=persona.personality,
             has_chat_prompt=persona.chat_prompt is not None,
         )
-        started = self._begin_turn(message.utterance.strip(), message.request_id, engines, persona, conversation, ack)
+        started = await self._begin_turn(
+            message.utterance.strip(), message.request_id, engines, persona, conversation, ack
+        )
         if started is not None:
             # The task's first step, or that of the tasks it creates, submits the engine requests: the engines work
             # while the ack is sent.
@@ -221,12 +239,12 @@ class Session:
         if (chosen := self._state.chosen) is None:
             raise ProtocolError(ErrorCode.NO_ACTIVE_SESSION, "followup needs a started session")
         engines = DeployedEngines(require_chat_engine(self._context), None, asks_tool=False)
-        await check_admission(self._context, self.caller)
+        await self._budget.check(self.caller)
         persona = await resolve_persona(self._resolver, chosen, self.caller)
         await self._runner.stop(StopReason.BARGE_IN)
         conversation = self._state.adopt(chosen, persona, self._resolver)
         text = f"{self._policy.screen_checked_prefix} {message.analysis_text.strip()}".strip()
-        self._begin_turn(text, message.request_id, engines, persona, conversation, None)
+        await self._begin_turn(text, message.request_id, engines, persona, conversation, None)
 
     async def _cancel(self, message: Cancel) -> None:
         stopped = await self._runner.stop(StopReason.CANCEL)
@@ -254,36 +272,25 @@ class Session:
             return
         self._limits.charge_persona_update()
         conversation = self._state.adopt(chosen, persona, self._resolver)
-        await self._send(
-            ack_chat_prompt(
-                message.request_id,
-                code=200,
-                message="updated",
-                gender=persona.gender,
-                personality=persona.personality,
-            )
-        )
+        labels = {"gender": persona.gender, "personality": persona.personality}
+        await self._send(ack_chat_prompt(message.request_id, code=200, message="updated", **labels))
         self._warm(conversation.chat_prefix(persona), None, message.request_id)
 
     async def _warm_persona(self, message: WarmPersona) -> None:
         require_chat_engine(self._context)
-        await check_admission(self._context, self.caller)
+        await self._budget.check(self.caller)
         prompt_ids = await persona_prefix(self._resolver, self._state, self.caller, message.chat_prompt)
-        size = len(message.chat_prompt.encode())
-        frame = encode("warmed", segment="persona_static", bytes=size, request_id=message.request_id)
-        self._warm(prompt_ids, frame, message.request_id)
+        self._warm(prompt_ids, warmed("persona_static", message.chat_prompt, message.request_id), message.request_id)
 
     async def _warm_history(self, message: WarmHistory) -> None:
         require_chat_engine(self._context)
-        await check_admission(self._context, self.caller)
+        await self._budget.check(self.caller)
         prompt_ids = await history_prefix(self._resolver, self._state, self.caller, message.history_text)
-        size = len(message.history_text.encode())
-        frame = encode("warmed", segment="history", bytes=size, request_id=message.request_id)
-        self._warm(prompt_ids, frame, message.request_id)
+        self._warm(prompt_ids, warmed("history", message.history_text, message.request_id), message.request_id)
 
     # -- turns -------------------------------------------------------------------------------------
 
-    def _begin_turn(
+    async def _begin_turn(
         self,
         text: str,
         request_id: str | None,
@@ -303,7 +310,11 @@ class Session:
             sampling=self._state.sampling,
             max_out=min(self.caller.limits.max_out or self._policy.max_out, self._policy.max_out),
         )
-        return self._runner.start(plan, ack)
+        await self._budget.reserve(self.caller, plan)
+        turn = self._runner.start(plan, ack)
+        if turn is None:
+            self._budget.settle_unused()
+        return turn
 
     def _cut_to(self, heard: Heard | None) -> None:
         if heard is not None and self._state.conversation is not None:
@@ -312,27 +323,17 @@ class Session:
     def _on_turn_end(self, result: TurnResult) -> None:
         """Record and account one ended turn."""
         self._idle.touch()
-        account(self._context, self.caller, result, session_name=self._name)
+        account(self._context, self.caller, result, self._budget.take(), session_name=self._name)
         conversation, chosen = self._state.conversation, self._state.chosen
         if conversation is not None and conversation.append(result) and not self._closing and chosen is not None:
             persona = self._resolver.resolve(chosen, self.caller)
-            prefixes = [
-                (EngineRole.CHAT, conversation.chat_prefix(persona)),
-                (EngineRole.TOOL, conversation.tool_prefix(persona)),
-            ]
-            self._warm_ups.refresh(prefixes, self._name)
+            self._warm_ups.refresh(conversation.prefixes(persona), self._name)
 
     # -- warm-ups, errors, closing ---------------------------------------------------------------------
 
     def _warm(self, prompt_ids: Sequence[int], frame: str | None, request_id: str | None) -> None:
         """Compute a prompt in the background; then send ``frame``, or the error. ``frame`` None sends nothing."""
-
-        async def answer(error: Exception | None) -> None:
-            answered = frame if error is None else error_frame(client_error(logger, self._name, error, request_id))
-            if answered is not None:
-                await self._send(answered)
-
-        self._warm_ups.start(self.caller, self._state.slug, prompt_ids, answer)
+        self._warm_ups.start(self.caller, self._state.slug, prompt_ids, Answer(frame, request_id), self._name)
 
     def _stop_receiving(self) -> None:
         """Handle no more messages and start no more turns."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 import time
 
-from accounts.callers import Limits
+from accounts.callers import Limits, Window
 from accounts.limits import RollingWindow
 from inference.protocol.errors import ErrorCode, ProtocolError
 
-_FREE = frozenset({"ping", "pong", "end"})
+# `ping` and `pong` have a window of their own: a client may keep time with them, but not fill the loop.
+PINGS = Window(2_000, 10.0)
+# Refused messages take no slot of the message window. Their cost is counted: one unit each, and one for each 64 KiB.
+REFUSALS = Window(100, 60.0)
+_BYTES_PER_UNIT = 64 * 1024
+
+
+class TooManyMessages(Exception):
+    """The connection has to be closed: what it sends costs more than an answer."""
 
 
 class SessionLimits:
@@ -19,6 +27,8 @@ class SessionLimits:
         self._messages = RollingWindow(limits.messages)
         self._cancels = RollingWindow(limits.cancels)
         self._updates = RollingWindow(limits.persona_updates)
+        self._pings = RollingWindow(PINGS)
+        self._refusals = RollingWindow(REFUSALS)
 
     def change(self, limits: Limits) -> None:
         """Apply changed limits from the next message on."""
@@ -27,12 +37,17 @@ class SessionLimits:
         self._updates.window = limits.persona_updates
 
     def charge(self, kind: str, request_id: str | None) -> None:
-        """Charge one message of type ``kind``; ``ping``, ``pong`` and ``end`` are free.
+        """Charge one message of type ``kind``; ``end`` is free.
 
         Raises:
             ProtocolError: ``message_rate_limited`` or ``cancel_rate_limited``, with ``retry_in`` seconds.
+            TooManyMessages: too many ``ping`` and ``pong`` messages.
         """
-        if kind in _FREE:
+        if kind == "end":
+            return
+        if kind in ("ping", "pong"):
+            if self._pings.take(time.monotonic()) > 0:
+                raise TooManyMessages
             return
         window, code = (
             (self._cancels, ErrorCode.CANCEL_RATE_LIMITED)
@@ -44,6 +59,17 @@ class SessionLimits:
             raise ProtocolError(
                 code, "too many messages, slow down", kind=kind, request_id=request_id, retry_in=_whole_seconds(wait_s)
             )
+
+    def charge_refusal(self, characters: int) -> None:
+        """Charge one refused message of this length.
+
+        Raises:
+            TooManyMessages: the client goes on sending messages that are refused.
+        """
+        now = time.monotonic()
+        for _ in range(1 + characters // _BYTES_PER_UNIT):
+            if self._refusals.take(now) > 0:
+                raise TooManyMessages
 
     def charge_persona_update(self) -> None:
         """Charge a persona update. A refused update gives its slot of the message window back.

@@ -10,8 +10,13 @@ from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.serving_context import RETRY_IN_S, ServingContext
 
 
-async def check_admission(context: ServingContext, caller: Caller) -> None:
+async def check_admission(context: ServingContext, caller: Caller, own_tokens: int = 0) -> None:
     """Check that a key may use the engines now.
+
+    Args:
+        context: the process's budgets.
+        caller: the key.
+        own_tokens: tokens that the asking session has reserved itself and gives back before its next turn.
 
     Raises:
         ProtocolError: ``server_draining`` or ``token_budget_exhausted``, with ``retry_in`` seconds.
@@ -19,12 +24,17 @@ async def check_admission(context: ServingContext, caller: Caller) -> None:
     if context.draining:
         raise ProtocolError(ErrorCode.SERVER_DRAINING, "the server is stopping", retry_in=RETRY_IN_S)
     left = await context.budget.remaining(caller)
-    if left is not None and left <= 0:
-        raise ProtocolError(
-            ErrorCode.TOKEN_BUDGET_EXHAUSTED,
-            "this key's tokens for today are used up",
-            retry_in=context.budget.retry_in(),
-        )
+    if left is not None and left + own_tokens <= 0:
+        raise budget_exhausted(context)
+
+
+def budget_exhausted(context: ServingContext) -> ProtocolError:
+    """Return the error of a key whose tokens for today are used or reserved."""
+    return ProtocolError(
+        ErrorCode.TOKEN_BUDGET_EXHAUSTED,
+        "this key's tokens for today are used up",
+        retry_in=context.budget.retry_in(),
+    )
 
 
 def require_chat_engine(context: ServingContext) -> Engine:

@@ -27,6 +27,7 @@ class StopReason(StrEnum):
     REVOKED = "revoked"
     DRAIN = "drain"
     END = "end"
+    ABUSE = "abuse"
 
 
 @dataclass(frozen=True, slots=True)

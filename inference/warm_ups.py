@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from accounts.callers import Caller
 from inference.accounting import account_warm_up
 from inference.engines.base import EngineDead, EngineRole
+from inference.failures import client_error
 from inference.prefix_cache import prime
+from inference.protocol.errors import ProtocolError
+from inference.protocol.frames import error_frame
 from inference.serving_context import ServingContext
+from inference.turn import FrameSender
+from inference.turn_admission import budget_exhausted
 
 logger = logging.getLogger("yap.session")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a warm-up that succeeds.
+
+    Args:
+        frame: the frame; None sends none.
+        request_id: echoed in an error frame; None where the message had none.
+    """
+
+    frame: str | None
+    request_id: str | None
 
 
 class WarmUps:
@@ -22,29 +41,26 @@ class WarmUps:
     Args:
         context: the process's engines and accounts.
         cache_salt: the key's share of the prefix cache.
+        send: sends one frame.
     """
 
-    def __init__(self, context: ServingContext, cache_salt: str | None) -> None:
+    def __init__(self, context: ServingContext, cache_salt: str | None, send: FrameSender) -> None:
         self._context = context
         self._cache_salt = cache_salt
+        self._send = send
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(
-        self,
-        caller: Caller,
-        persona_slug: str,
-        prompt_ids: Sequence[int],
-        on_done: Callable[[Exception | None], Awaitable[None]],
-    ) -> None:
+    def start(self, caller: Caller, persona_slug: str, prompt_ids: Sequence[int], answer: Answer, name: str) -> None:
         """Compute a prompt of the chat engine and charge it.
 
         Args:
             caller: the key that pays; charged when the request is submitted.
             persona_slug: the persona in the usage record.
             prompt_ids: the prompt. An empty prompt (a template without an opening) is done at once and free.
-            on_done: called with None, or with the exception that ended the request.
+            answer: the client's answer.
+            name: the session as log lines name it.
         """
-        self._run(self._warm(caller, persona_slug, prompt_ids, on_done))
+        self._run(self._warm(caller, persona_slug, prompt_ids, answer, name))
 
     def refresh(self, prefixes: Sequence[tuple[EngineRole, Sequence[int]]], session_name: str) -> None:
         """Compute prefixes that a history trim has changed, before the user's next message. Free of charge: the next
@@ -64,21 +80,27 @@ class WarmUps:
         task.add_done_callback(self._tasks.discard)
 
     async def _warm(
-        self,
-        caller: Caller,
-        persona_slug: str,
-        prompt_ids: Sequence[int],
-        on_done: Callable[[Exception | None], Awaitable[None]],
+        self, caller: Caller, persona_slug: str, prompt_ids: Sequence[int], answer: Answer, name: str
     ) -> None:
-        error: Exception | None = None
+        frame, reservation = answer.frame, None
         try:
             if prompt_ids:
                 chat = self._context.engines.engine(EngineRole.CHAT)
-                account_warm_up(self._context, caller, persona_slug, len(prompt_ids))
+                reservation = await self._context.budget.reserve(caller, len(prompt_ids))
+                if reservation is None:
+                    raise budget_exhausted(self._context)
+                account_warm_up(self._context, caller, persona_slug, len(prompt_ids), reservation)
                 await prime(chat, prompt_ids, self._cache_salt)
+        except ProtocolError as refused:
+            refused.request_id = answer.request_id
+            frame = None if frame is None else error_frame(refused)  # a warm-up without an answer was not asked for
         except Exception as failed:
-            error = failed
-        await on_done(error)
+            frame = error_frame(client_error(logger, name, failed, answer.request_id))
+        finally:
+            if reservation is not None:
+                reservation.settle(0)  # does nothing where the request was accounted
+        if frame is not None:
+            await self._send(frame)
 
     async def _refresh(self, prefixes: Sequence[tuple[EngineRole, Sequence[int]]], session_name: str) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from inference.engines.base import EngineRole
 from inference.prompting.heard import Heard
 from inference.prompting.history import Exchange, ExchangeText, History
 from inference.prompting.persona import ResolvedPersona
@@ -77,6 +78,10 @@ class Conversation:
     def tool_prefix(self, persona: ResolvedPersona) -> list[int]:
         """Return the ids that begin the tool engine's next prompt."""
         return [*persona.tool_ids, *(self._tool.ids if self._tool is not None else ())]
+
+    def prefixes(self, persona: ResolvedPersona) -> list[tuple[EngineRole, list[int]]]:
+        """Return the ids that begin the next prompt of each engine."""
+        return [(EngineRole.CHAT, self.chat_prefix(persona)), (EngineRole.TOOL, self.tool_prefix(persona))]
 
     # -- changes -----------------------------------------------------------------------------------
 

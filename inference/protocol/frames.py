@@ -40,6 +40,11 @@ def error_frame(error: ProtocolError, *, turn: int | None = None) -> str:
     )
 
 
+def warmed(segment: str, text: str, request_id: str | None) -> str:
+    """Return the answer to a warm-up of this text."""
+    return encode("warmed", segment=segment, bytes=len(text.encode()), request_id=request_id)
+
+
 def ack_chat_prompt(request_id: str | None, **fields: Any) -> str:
     """Return the ``ack`` of an accepted ``chat_prompt``; ``fields`` hold ``code``, ``message`` and the labels."""
     return encode("ack", **{"for": "chat_prompt"}, ok=True, request_id=request_id, **fields)
