@@ -1,4 +1,7 @@
-"""Exit status 0 when /readyz of this container answers 200."""
+"""Ask /readyz: exit status 0 and the answer on stdout when it is 200, else 1 and the answer on stderr.
+
+python healthcheck.py [URL]      without a URL: this container's own server, at PORT
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,22 @@ import sys
 import urllib.error
 import urllib.request
 
-try:
-    with urllib.request.urlopen(f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/readyz", timeout=4) as answer:
-        print(answer.read().decode())
-except urllib.error.HTTPError as error:
-    sys.exit(error.read().decode())
-except OSError as error:
-    sys.exit(str(error))
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    url = sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{os.environ.get('PORT', '8000')}/readyz"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a server here is never behind a proxy
+    try:
+        with opener.open(url, timeout=4) as answer:
+            print(answer.read().decode(errors="replace"))
+            return 0
+    except urllib.error.HTTPError as error:
+        with error:
+            print(error.read().decode(errors="replace"), file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Install what the locks say into .venv, and nothing when it is there already; main.sh and the images do it by this recipe.
+# Install what the locks say, and nothing when it is there already; main.sh and the images use this recipe.
 #
-#   scripts/install.sh [cuda|cpu] [dev]      without a device: cuda where nvidia-smi answers, else cpu
+#   scripts/install.sh [cuda|cpu] [dev]              without a device: cuda where nvidia-smi answers, else cpu
+#   scripts/install.sh quantize-cuda|quantize-cpu    the quantizer's packages, into .venv-quantize
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
@@ -11,7 +12,12 @@ sets=()
 for set in "$@"; do
     case $set in
         cuda | cpu | dev) sets+=("$set") ;;
-        *) die "'$set': allowed are cuda, cpu, dev" ;;
+        quantize-cuda | quantize-cpu)
+            make_quantizer_venv
+            install "$set"
+            exit
+            ;;
+        *) die "'$set': allowed are cuda, cpu, dev, quantize-cuda, quantize-cpu" ;;
     esac
 done
 [[ " ${sets[*]} " == *" cuda "* || " ${sets[*]} " == *" cpu "* ]] || sets=("$(device)" "${sets[@]}")

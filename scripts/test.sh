@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # Set everything up and run the tests. Exit status 0 only when every step passed.
 #
-#   scripts/test.sh         linters, the fast suite, the engine suite (real vLLM), the browser suite (Chromium)
-#   scripts/test.sh fast    linters and the fast suite
+#   scripts/test.sh             every suite
+#   scripts/test.sh fast        linters, types and the fast suite: no engine, under a minute
+#   scripts/test.sh SUITE…      some of: lint, fast, scripts, engine, browser, quantizer, docker
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
 
-case ${1:-all} in
-    all | fast) ;;
-    *) die "'$1': allowed are nothing, or fast" ;;
+ALL=(lint fast scripts engine browser quantizer docker)
+suites=("$@")
+case "${suites[*]}" in
+    "" | all) suites=("${ALL[@]}") ;;
+    fast) suites=(lint fast) ;;
 esac
-what=${1:-all}
+for suite in "${suites[@]}"; do
+    [[ " ${ALL[*]} " == *" $suite "* ]] || die "'$suite': allowed are ${ALL[*]}"
+done
+wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
 
 # -- what the tests need ---------------------------------------------------------------------------------------------
 
@@ -38,14 +44,26 @@ need_npm() {
         </dev/null >/dev/null || die "npm cannot be installed by apt-get: see the lines above"
 }
 
+need_docker() { # the reason where no Docker Engine can run here, else nothing; installs Debian's packages
+    local reason
+    [[ $(id -u) == 0 ]] || { echo "needs root" && return; }
+    command -v apt-get >/dev/null || { echo "needs Debian" && return; }
+    if ! [[ -x /usr/sbin/dockerd && -x /usr/bin/docker-registry && -x /usr/bin/mmdebstrap ]]; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            docker.io docker-registry mmdebstrap; } </dev/null >/dev/null 2>&1 || { echo "docker.io cannot be installed" && return; }
+    fi
+    reason=$(.venv/bin/python -m tests.docker.probe 2>&1) || echo "${reason##*$'\n'}"
+}
+
 device=$(device)
 make_venv "$device"
 install "$device" dev
 .venv/bin/python scripts/demo_model.py >/dev/null
-.venv/bin/python scripts/tiny_model.py >/dev/null
+.venv/bin/python tests/tiny_model.py >/dev/null
 need_npm
 .venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
-[[ $what == fast ]] || need_chromium
+! wanted browser || need_chromium
+! wanted quantizer || bash scripts/install.sh "quantize-$device"
 
 # -- the steps -------------------------------------------------------------------------------------------------------
 
@@ -65,28 +83,39 @@ resolves() { # resolves VERSION: the CUDA lock against the index for that Python
         --python-platform x86_64-manylinux_2_28 "${UV_SOURCES[@]}" | grep '^vllm=='
 }
 
-step "ruff check" .venv/bin/ruff check .
-step "ruff format" .venv/bin/ruff format --check .
-step "mypy" .venv/bin/mypy
-step "shellcheck" .venv/bin/shellcheck -x scripts/*.sh docker/*.sh .ci/run
-step "hadolint" .venv/bin/hadolint docker/Dockerfile
-step "manage.py check" .venv/bin/python manage.py check
-step "migrations" .venv/bin/python manage.py makemigrations --check --dry-run
-for version in 3.11 3.12; do
-    step "CUDA lock, Python $version" resolves "$version"
-done
-# One worker more than cores: tests that wait for other processes leave one idle.
-step "fast suite" .venv/bin/python -m pytest -n "$(($(nproc) + 1))" --dist worksteal -m "not engine and not browser"
-twice() { # twice COMMAND…: real models say what they like, on a machine that may be busy: what fails is tried once more, alone
+twice() { # twice COMMAND…: real models answer as they like, on a machine that may be busy: a failure is tried once more, alone
     "$@" || {
-        say "failed; once more, only what did"
+        say "failed; once more, only the tests that failed"
         "$@" --last-failed --last-failed-no-failures none
     }
 }
 
-if [[ $what == all ]]; then
-    step "engine suite" twice .venv/bin/python -m pytest -m engine
-    step "browser suite" twice .venv/bin/python -m pytest -m browser
+pytest() { .venv/bin/python -m pytest "$@"; }
+# One worker more than cores: tests that wait for other processes leave one idle.
+workers=(-n "$(($(nproc) + 1))" --dist worksteal)
+
+if wanted lint; then
+    step "lint" bash scripts/lint.sh
+    step "mypy" .venv/bin/mypy
+    step "manage.py check" .venv/bin/python manage.py check
+    step "migrations" .venv/bin/python manage.py makemigrations --check --dry-run
+    for version in 3.11 3.12; do
+        step "CUDA lock, Python $version" resolves "$version"
+    done
+fi
+! wanted fast || step "fast suite" pytest "${workers[@]}" -m "not (engine or browser or scripts or quantizer or docker)"
+! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
+! wanted engine || step "engine suite" twice pytest -m engine
+! wanted browser || step "browser suite" twice pytest -m browser
+! wanted quantizer || step "quantizer suite" twice pytest -m quantizer
+if wanted docker; then
+    reason=$(need_docker)
+    if [[ -z $reason ]]; then
+        step "docker suite" twice pytest -m docker
+    else
+        say "the docker suite is skipped: $reason"
+        results+=("$(printf '%-6s  %4d s  %s' skipped 0 "docker suite: $reason")")
+    fi
 fi
 
 printf '\n── summary ──\n'

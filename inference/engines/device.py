@@ -53,12 +53,13 @@ def probe() -> Device:
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
         free, total = torch.cuda.mem_get_info(0)
-        return Device("cuda", total, free, (facts.major, facts.minor), _cores(), _flags())
+        return Device("cuda", total, free, (facts.major, facts.minor), _cores(), cpu_flags())
     total, free = _memory()
-    return Device("cpu", total, free, cores=_cores(), flags=_flags())
+    return Device("cpu", total, free, cores=_cores(), flags=cpu_flags())
 
 
-def _flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return the instruction sets of this machine's processor; standard library only."""
     if platform.system() != "Linux":
         return frozenset()
     for line in cpuinfo.read_text().splitlines():

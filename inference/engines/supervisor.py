@@ -6,7 +6,8 @@ at a pipe whose other end only the server holds: when the pipe closes, it kills 
 Linux only (``/proc``); elsewhere nothing is found and nothing is killed.
 
     python -I -S supervisor.py guard SERVER         started by the server
-    python -I -S supervisor.py kill CHECKOUT        every engine process of this checkout, for a stop script
+    python -I -S supervisor.py kill CHECKOUT [S]    every process of this checkout, after S seconds of grace; prints
+                                                    how many were killed (for a stop script)
 """
 
 from __future__ import annotations
@@ -155,4 +156,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "guard":
         _guard(sys.argv[2])
     elif sys.argv[1] == "kill":
-        kill_marked(CHECKOUT_MARK, os.path.realpath(sys.argv[2]))
+        checkout = os.path.realpath(sys.argv[2])
+        until = time.monotonic() + float(sys.argv[3] if len(sys.argv) > 3 else 0)
+        while time.monotonic() < until and marked(CHECKOUT_MARK, checkout):
+            time.sleep(0.1)
+        print(kill_marked(CHECKOUT_MARK, checkout))  # how many there were
+        sys.exit(bool(marked(CHECKOUT_MARK, checkout)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import inference
 from inference.engines.tokenizer import CHATML_TEMPLATE
-from scripts import tiny_model
+from tests import tiny_model
 from tests.benchmarks.prompts import newcomers
 
 VOCABULARY = 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -63,19 +64,39 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.port = free_port()
-        shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in ("scripts", "docker", "inference/engines"):
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "yapserver").mkdir()
+        for name in ("yapserver/env.py", "yapserver/environment_files.py"):
+            shutil.copy(ROOT / name, root / name)
         for file in ROOT.glob("requirements*"):
             shutil.copy(file, root)
         (root / "manage.py").write_text(MANAGE)
         (root / "scripts/prepare.py").write_text('open("prepared", "w"); print("admin account: admin")')
         (root / ".venv/bin").mkdir(parents=True)
         (root / ".venv/bin/python").symlink_to(sys.executable)
-        (root / ".models/SmolLM2-135M-Instruct").mkdir(parents=True)
-        (root / ".models/SmolLM2-135M-Instruct/config.json").write_text("{}")
+        self.model(".models/SmolLM2-135M-Instruct")
         # A machine with a GPU must see the same: nvidia-smi fails here.
         (root / "bin").mkdir()
         self.program("bin/nvidia-smi", "exit 1")
         self.shell("stamp cpu >.venv/.installed")
+        self.processor("avx2 avx512f")
+
+    def processor(self, flags: str) -> None:
+        """Let the scripts see a processor with these instruction sets."""
+        (self.root / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        for name in ("inference/engines/device.py", "scripts/preflight.py"):
+            source = (ROOT / name).read_text()
+            assert '"/proc/cpuinfo"' in source, name
+            (self.root / name).write_text(source.replace('"/proc/cpuinfo"', f'"{self.root / "cpuinfo"}"'))
+
+    def model(self, path: str, **config: object) -> Path:
+        """A folder that looks like a model to whoever reads its config.json."""
+        folder = self.root / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **config}))
+        (folder / "model.safetensors").write_bytes(b"weights")
+        return folder
 
     def program(self, path: str, body: str) -> None:
         """Write an executable bash script at ``path``."""
@@ -101,8 +122,9 @@ class Checkout:
         return self._bash([f"scripts/{script}", *arguments], environ)
 
     def shell(self, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Bash ``code`` with scripts/lib.sh sourced."""
-        return self._bash(["-c", f"set -euo pipefail; source scripts/lib.sh; {code}"], environ)
+        """Bash ``code`` with the scripts' functions sourced."""
+        before = "set -euo pipefail; source scripts/lib.sh; source scripts/server.sh; load_env"
+        return self._bash(["-c", f"{before}; {code}"], environ)
 
     def _bash(self, command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -14,4 +14,4 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     (tmp_path / "checkout").mkdir()
     made = Checkout(tmp_path / "checkout")
     yield made
-    made.shell("end_leftovers")
+    made.shell('end_leftovers; rmdir "$(temporary_folder)" 2>/dev/null || true')

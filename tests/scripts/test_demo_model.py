@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import demo_model, tiny_model
+from scripts import demo_model
+from tests import tiny_model
 from tests.scripts.checkout import ROOT
 
 

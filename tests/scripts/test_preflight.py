@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import preflight
+from scripts.model_source import SourceError, check_hub
 from scripts.preflight import PreflightError
 
 
@@ -64,27 +65,27 @@ def environ(hub: str, folder: Path, token: str) -> dict[str, str]:
     ],
 )
 def test_the_hub_refuses(hub: str, tmp_path: Path, model: str, token: str, reason: str) -> None:
-    with pytest.raises(PreflightError) as raised:
-        preflight.check_hub("chat", model, environ(hub, tmp_path, token))
+    with pytest.raises(SourceError) as raised:
+        check_hub("chat", model, environ(hub, tmp_path, token))
     assert reason in str(raised.value)
     assert token not in str(raised.value)
 
 
 @pytest.mark.parametrize("model", ["owner/open", "owner/gated"])
 def test_the_hub_knows_it(hub: str, tmp_path: Path, model: str) -> None:
-    preflight.check_hub("chat", model, environ(hub, tmp_path, "good"))
+    check_hub("chat", model, environ(hub, tmp_path, "good"))
 
 
 def test_no_hub(tmp_path: Path) -> None:
-    with pytest.raises(PreflightError, match="the Hub cannot be asked"):
-        preflight.check_hub("tool", "owner/open", environ("http://127.0.0.1:9", tmp_path, "good"))
+    with pytest.raises(SourceError, match="the Hub cannot be asked"):
+        check_hub("tool", "owner/open", environ("http://127.0.0.1:9", tmp_path, "good"))
 
 
 def test_what_is_cached_needs_no_hub(tmp_path: Path) -> None:
     snapshot = tmp_path / "hub/models--owner--open/snapshots/abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    preflight.check_hub("tool", "owner/open", environ("http://127.0.0.1:9", tmp_path, "good"))
+    check_hub("tool", "owner/open", environ("http://127.0.0.1:9", tmp_path, "good"))
 
 
 def test_disk(tmp_path: Path) -> None:

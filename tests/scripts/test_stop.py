@@ -7,7 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.scripts.checkout import Checkout
+
+pytestmark = pytest.mark.scripts
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_nothing_runs(checkout: Checkout) -> None:
-    done = checkout.run("stop.sh")
+    done = checkout.run("stop.sh", NUKE_ALL="0")
     assert done.returncode == 0
     assert done.stdout == "yap: no server of this checkout is running\n"
 
@@ -38,7 +42,7 @@ def test_nothing_runs(checkout: Checkout) -> None:
 def test_only_this_checkout(checkout: Checkout) -> None:
     root = str(checkout.root)
     with marked(root) as ours, marked(root + "2") as longer, marked(os.path.dirname(root)) as parent:
-        done = checkout.run("stop.sh")
+        done = checkout.run("stop.sh", NUKE_ALL="0")
         assert done.returncode == 0
         assert ours.wait(timeout=10) == -9
         assert longer.poll() is None
@@ -46,7 +50,7 @@ def test_only_this_checkout(checkout: Checkout) -> None:
 
 
 def test_never_itself(checkout: Checkout) -> None:
-    done = checkout.run("stop.sh", YAP_CHECKOUT=str(checkout.root))
+    done = checkout.run("stop.sh", NUKE_ALL="0", YAP_CHECKOUT=str(checkout.root))
     assert done.returncode == 0
 
 
@@ -54,7 +58,7 @@ def test_a_reused_pid_is_left_alone(checkout: Checkout) -> None:
     with marked("/another/checkout") as other:
         (checkout.root / ".run").mkdir()
         (checkout.root / ".run/server.pid").write_text(str(other.pid))
-        done = checkout.run("stop.sh")
+        done = checkout.run("stop.sh", NUKE_ALL="0")
         assert done.stdout == "yap: no server of this checkout is running\n"
         assert other.poll() is None
 
@@ -72,6 +76,6 @@ def test_a_server_that_does_not_end_is_killed(checkout: Checkout) -> None:
     process.stdout.close()
     (checkout.root / ".run").mkdir()
     (checkout.root / ".run/server.pid").write_text(str(process.pid))
-    done = checkout.run("stop.sh", STOP_TIMEOUT_S="1")
+    done = checkout.run("stop.sh", NUKE_ALL="0", STOP_TIMEOUT_S="1")
     assert process.wait(timeout=10) == -9
     assert "not ended after 1 s" in done.stdout
