@@ -12,6 +12,7 @@ from inference.engines.sampling import SAMPLING_KEYS, Sampling
 from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import SessionPolicy
+from inference.tool_decision import ToolPolicy
 from inference.turn_plan import TurnPolicy
 from yapserver.env import Environment
 from yapserver.runtime import prompt_limits, sampling_rules, session_policy
@@ -129,7 +130,7 @@ def test_every_variable_names_its_unit(ending: str, unit: str) -> None:
             assert unit in (field.description or "").lower() or unit in (field.description or ""), name
 
 
-def test_the_house_gives_every_setting_to_those_it_is_for(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_passes_every_setting_on(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert session_policy(env) == SessionPolicy(turn=TurnPolicy())
     assert prompt_limits(env) == PromptLimits()
     rules = sampling_rules(env)
@@ -141,12 +142,27 @@ def test_the_house_gives_every_setting_to_those_it_is_for(env: Environment, monk
         "TOOL_MAX_OUT": "3", "PREBUFFER_MAX_CHARS": "4", "STREAM_FLUSH_MS": "5", "CHECK_SCREEN_PREFIX": "a",
         "CHAT_MAX_OUT": "6", "SCREEN_CHECKED_PREFIX": "b", "WS_IDLE_TIMEOUT_S": "7",
         "WS_CLOSE_CLIENT_REQUEST_CODE": "4001", "WS_CLOSE_IDLE_CODE": "4002", "WS_CLOSE_UNAUTHORIZED_CODE": "4003",
-        "LOG_TEXT": "1",
+        "LOG_TEXT": "1", "PREFIX_SHARING": "all",
     }  # fmt: skip
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
     assert session_policy(Environment()) == SessionPolicy(
-        TurnPolicy(False, 1.0, 2.0, None, 3, 4, 0.005, "a"), 6, "b", 7.0, 4001, 4002, 4003, True
+        turn=TurnPolicy(
+            concurrent=False,
+            reply_timeout_s=1.0,
+            prebuffer_max_chars=4,
+            flush_delay_s=0.005,
+            check_screen_prefix="a",
+            tool=ToolPolicy(max_out=3, timeout_s=2.0, hard_timeout_s=None),
+        ),
+        max_out=6,
+        screen_checked_prefix="b",
+        idle_timeout_s=7.0,
+        close_client_request=4001,
+        close_idle=4002,
+        close_unauthorized=4003,
+        log_text=True,
+        share_prefixes=True,
     )
 
 
