@@ -30,7 +30,7 @@ from tokenizers.decoders import DecodeStream
 
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
 from inference.engines.sampling import Sampling
-from inference.phrases.automaton import PhraseAutomaton
+from inference.phrases.automaton import Matcher, PhraseAutomaton
 from inference.phrases.guard import Hit, PhraseGuard
 from inference.phrases.vocabulary import TokensContaining, no_tokens_containing
 
@@ -55,6 +55,7 @@ class ReplyPlan:
         automaton: the banned phrases.
         logit_bias: token id to bias, for every step.
         tokens_containing: returns the ids of the tokens whose own text contains a phrase.
+        matchers: speaker labels and other texts that end the reply.
         cache_salt: separates the prefix cache of this key from others; None shares it.
     """
 
@@ -64,6 +65,7 @@ class ReplyPlan:
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
     tokens_containing: TokensContaining = no_tokens_containing
+    matchers: Sequence[Matcher] = ()
     cache_salt: str | None = None
 
 
@@ -85,7 +87,7 @@ class Reply:
         self._engine = engine
         self._prompt_ids = prompt_ids
         self._plan = plan
-        self._guard = PhraseGuard(plan.automaton)
+        self._guard = PhraseGuard(plan.automaton, plan.matchers)
         self._ids: list[int] = []
         # (number of ids, position) after each delta: the places where generation can resume.
         self._token_boundaries: list[tuple[int, int]] = [(0, 0)]
@@ -186,10 +188,10 @@ class Reply:
         return self._release(released, hit)
 
     def _release(self, released: str, hit: Hit | None) -> tuple[str, Hit | None]:
-        """Cut phrases that may not be retried, and keep text that shares a token with held text."""
+        """Cut labels and the phrases that may not be retried, and keep text that shares a token with held text."""
         self._released_partial_token += released
-        while hit is not None and not hit.stop and not self._may_retry(hit):
-            self.suppressed += 1
+        while hit is not None and not hit.stop and (hit.label or not self._may_retry(hit)):
+            self.suppressed += not hit.label
             self._was_cut = True
             released, hit = self._guard.skip()
             self._released_partial_token += released

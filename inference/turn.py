@@ -304,7 +304,7 @@ def _style(chat: ChatPlan | None) -> OutputStyle:
     """Return the reply's output style. Removed marks may join a banned phrase, so the output is guarded once more."""
     if chat is None or chat.output_style == "raw":
         return RawStyle()
-    return GuardedStyle(output_style(chat.output_style), chat.reply.automaton)
+    return GuardedStyle(output_style(chat.output_style), chat.reply.automaton, chat.reply.matchers)
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inference.phrases.stops import conversation_labels
 from inference.prompting.conversation import Conversation
 from inference.prompting.persona import ResolvedPersona
 from inference.reply import ReplyPlan
@@ -83,6 +84,7 @@ class TurnPlanner:
                     automaton=persona.phrases.automaton,
                     logit_bias=persona.phrases.logit_bias,
                     tokens_containing=persona.phrases.spelling,
+                    matchers=conversation_labels(persona.snapshot, persona.user_name),
                     cache_salt=self.cache_salt,
                 ),
                 output_style=persona.output_style,

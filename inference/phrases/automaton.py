@@ -1,175 +1,236 @@
-"""The compiled form of a phrase list: Aho-Corasick over case-folded text. Built off the hot path, shared, never edited.
+"""Phrase lists compiled into Aho-Corasick automata. Built off the serving loop, shared by all sessions.
 
-The goto and fail tables are our own plain dicts and lists: the guard must know at every character how long the longest
-live partial match is, and the libraries (pyahocorasick among them) only report complete matches while streaming.
+Source: A. V. Aho and M. J. Corasick, "Efficient string matching: an aid to bibliographic search", Communications of the
+ACM 18(6), 1975. Two things differ from the paper:
+
+- The guard must know after every character how long the longest live partial match is, and where a match may start.
+  Libraries (pyahocorasick and ahocorasick-rs among them) report complete matches only.
+- A failure link is computed when it is first followed. Building is then one pass over the phrases, and a list of
+  100,000 phrases, of which a server meets a small part, costs little time and memory.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections import deque
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 
+from inference.phrases.units import (
+    EXACT,
+    FOLDED,
+    UnitTable,
+    canonical,
+    is_emoji,
+    is_extender,
+    is_regional,
+)
 from personas.snapshot import PhraseRule
 
-# Everything that is typed or printed for ' and ", in every rule, case-sensitive ones too. A closed table: guillemets,
-# backticks and the ellipsis are other characters, not other shapes of these.
-APOSTROPHES = "\u2018\u2019\u201a\u201b\u2032\u00b4\u02bc\uff07"
-DOUBLE_QUOTES = "\u201c\u201d\u201e\u201f\u2033\uff02"
-QUOTES = {ord(char): "'" for char in APOSTROPHES} | {ord(char): '"' for char in DOUBLE_QUOTES}
-NEWLINES = "\n\r\u2028\u2029"
-BLANKS = " \t\u00a0"
-
-# What must hold where a pattern starts, as bits.
-ANYWHERE, WORD_START, LINE_START = 0, 1, 2
+# Conditions on the place where a match starts, as bits. ANYWHERE is no condition.
+ANYWHERE, WORD_START, LINE_START, TEXT_START, LATER_LINE_START, CLUSTER_START, FLAG_START = 0, 1, 2, 4, 8, 16, 32
 
 
-def exact(text: str) -> str:
-    """Text as case-sensitive patterns see it: quotes made straight, one unit per character."""
-    return text if text.isascii() else text.translate(QUOTES)
+# Units that a match takes along of an emoji sequence, at most: the longest of UTS #51 (a family of four) has seven.
+EMOJI_SEQUENCE_MAX = 16
 
 
-def fold(text: str) -> str:
-    """Text as other patterns see it: case folded per code point (one to three units each), quotes made straight."""
-    return text.lower() if text.isascii() else text.casefold().translate(QUOTES)
+class Kind(IntEnum):
+    """What a match does to the reply. Where two matches cover the same text, the lower kind counts."""
+
+    LABEL = 0  # the label of the speaker at the start of a reply: removed, the reply goes on
+    STOP = 1  # the reply ends before it
+    PHRASE = 2  # a banned phrase
+    WORD = 3  # a banned phrase that must not begin or end inside a word
 
 
-def is_word(chars: Sequence[str], index: int) -> bool:
-    """True where ``chars[index]`` is part of a word: alphanumeric, ``_``, or a combining mark on such a character."""
-    while index >= 0:
-        char = chars[index]
-        if char.isalnum():
-            return ord(char) not in QUOTES
-        if char == "_":
-            return True
-        if not unicodedata.category(char).startswith("M"):
-            return False
-        index -= 1
-    return False
+class Ending(IntEnum):
+    """What decides whether a complete match counts."""
 
-
-def starts_line(chars: Sequence[str], index: int) -> bool:
-    """True where only blanks lie between ``index`` and the newline (or the start of the reply) before it."""
-    index -= 1
-    while index >= 0 and chars[index] in BLANKS:
-        index -= 1
-    return index < 0 or chars[index] in NEWLINES
-
-
-def may_start(conditions: int, chars: Sequence[str], index: int) -> bool:
-    """True where one of these conditions (none at all: always) holds for a match that starts at ``index``."""
-    return (
-        not conditions
-        or bool(conditions & WORD_START and not is_word(chars, index - 1))
-        or bool(conditions & LINE_START and starts_line(chars, index))
-    )
+    SETTLED = 0  # nothing: the match counts at once
+    CLUSTER = 1  # the next visible character: an extender would make another letter of the last one
+    EMOJI = 2  # the match takes the rest of an emoji sequence along
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One thing to find. ``order`` settles ties: stops, then plain phrases, then whole-word ones, then list order."""
+    """One text to find.
+
+    Args:
+        text: the text as listed.
+        kind: what a match does.
+        number: place in the list; of two equal matches of one kind the lower number counts.
+        start: conditions on the start of a match; one of these bits must hold.
+        ending: what decides about a complete match.
+    """
 
     text: str
-    start: int
-    stop: bool
-    order: tuple[bool, bool, int]
+    kind: Kind
+    number: int
+    start: int = ANYWHERE
+    ending: Ending = Ending.SETTLED
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sort key among matches of the same text."""
+        return self.kind, self.number
 
     @property
     def whole_word(self) -> bool:
-        """True where it may not end inside a word either."""
-        return self.start == WORD_START
+        """Whether the character behind a match must not be part of a word."""
+        return self.kind is Kind.WORD
 
 
 class Matcher:
-    """Goto, fail and output tables over one kind of unit (folded or exact). Node 0 is the root."""
+    """Goto, failure and output functions over one kind of units. Node 0 is the root.
 
-    __slots__ = ("conditions", "depth", "fail", "folds", "goto", "link", "patterns", "reach", "starts")
+    A node is *visited* when a text reaches it first; its entry in ``goto`` is made then, and its failure and output
+    links are computed, along with those of the nodes that the failure links lead to. Before that, a node whose only
+    child is the next node has no entry of its own: most nodes of a long list stand in such a chain.
 
-    def __init__(self, folds: bool) -> None:
-        self.folds = folds
+    Args:
+        table: the units that texts are compared by.
+        line_start: True where every pattern starts at the start of a line.
+    """
+
+    __slots__ = (
+        "_parents", "_unit", "conditions", "depth", "failure", "flagged", "goto", "line_start", "link", "patterns",
+        "reach", "starts", "table",
+    )  # fmt: skip
+
+    def __init__(self, table: UnitTable, *, line_start: bool = False) -> None:
+        self.table = table
+        self.line_start = line_start
         self.goto: list[dict[str, int]] = [{}]
-        self.depth = [0]
-        self.fail: list[int] = []
-        self.patterns: list[tuple[Pattern, ...]] = [()]
-        self.link: list[int] = []  # the longest proper suffix that ends a pattern
-        self.conditions = [0]  # one of these must hold for a pattern from the node on; 0 when one may start anywhere
-        self.reach = 0  # units of the longest pattern
-        self.starts: frozenset[str] = frozenset()  # at the root, text without these needs no look
+        self.failure = array("i", [0])  # node of the longest proper suffix; -1 until the node is visited
+        self.link = array("i", [0])  # node of the longest proper suffix that completes a pattern; 0: none
+        self.patterns: dict[int, tuple[Pattern, ...]] = {}  # complete at the node
+        self.depth = array("H", [0])  # units from the root
+        self.conditions = array("B", [ANYWHERE])  # those of the patterns from the node on; 0 where one has none
+        # 1 where an arrival needs a look: not visited, with conditions, or with a complete pattern.
+        self.flagged = bytearray(1)
+        self.starts: frozenset[str] = frozenset()  # units that leave the root
+        self.reach = 0  # units that a match may be long
+        self._unit: list[str] = [""]  # the unit that leads to the node
+        self._parents: dict[int, int] = {}  # where the parent is not the node before
 
     def add(self, units: str, pattern: Pattern) -> None:
-        node = 0
-        for unit in units:
-            child = self.goto[node].get(unit)
+        """Add one pattern. Not after a text was read."""
+        node, conditions = 0, self.conditions
+        for index, unit in enumerate(units):
+            child = self._child(node, unit)
             if child is None:
-                child = self.goto[node][unit] = len(self.goto)
-                self.goto.append({})
-                self.depth.append(self.depth[node] + 1)
-                self.patterns.append(())
-                self.conditions.append(pattern.start)
-            elif self.conditions[child] != ANYWHERE:
-                self.conditions[child] = pattern.start and self.conditions[child] | pattern.start
+                node = self._grow(node, units[index:], pattern.start)
+                break
             node = child
-        self.patterns[node] += (pattern,)
-        self.reach = max(self.reach, len(units))
+            conditions[node] = pattern.start and conditions[node] and conditions[node] | pattern.start
+        self.patterns[node] = (*self.patterns.get(node, ()), pattern)
+        self.reach = max(self.reach, len(units) + (EMOJI_SEQUENCE_MAX if pattern.ending is Ending.EMOJI else 0))
+        if units[0] not in self.starts:
+            self.starts |= {units[0]}
 
-    def link_up(self) -> None:
-        """Compute the fail and output links, breadth first, once every pattern is in."""
-        goto, fail = self.goto, [0] * len(self.goto)
-        self.link = link = [0] * len(goto)
-        queue = deque(goto[0].values())
-        while queue:
-            node = queue.popleft()
-            for unit, child in goto[node].items():
-                suffix = fail[node]
-                while suffix and unit not in goto[suffix]:
-                    suffix = fail[suffix]
-                fail[child] = suffix = goto[suffix].get(unit, 0)
-                link[child] = suffix if self.patterns[suffix] else link[suffix]
-                queue.append(child)
-        self.fail = fail
-        self.starts = frozenset(goto[0])
+    def _grow(self, node: int, tail: str, start: int) -> int:
+        """Add a chain of nodes below ``node``; return the last one."""
+        first, count = len(self.goto), len(tail)
+        moves = self.goto[node]
+        if moves is _CHAIN:  # the node gets a second child
+            moves = self.goto[node] = {self._unit[node + 1]: node + 1}
+        if moves is _LEAF and first == node + 1:
+            self.goto[node] = _CHAIN
+        else:
+            if moves is _LEAF:
+                moves = self.goto[node] = {}
+            moves[tail[0]] = first
+            self._parents[first] = node
+        depth = self.depth[node]
+        self.goto += [_CHAIN] * (count - 1)
+        self.goto.append(_LEAF)
+        self._unit += tail
+        self.depth.extend(range(depth + 1, depth + 1 + count))
+        self.conditions.extend([start] * count)
+        self.failure.extend([-1] * count)
+        self.link.extend([0] * count)
+        self.flagged += b"\1" * count
+        return first + count - 1
+
+    def _child(self, node: int, unit: str) -> int | None:
+        moves = self.goto[node]
+        if moves is _CHAIN:
+            return node + 1 if self._unit[node + 1] == unit else None
+        return moves.get(unit)
+
+    def step(self, node: int, unit: str) -> int:
+        """Return the node for the longest suffix of the text after one more unit, visited; ``node`` is visited."""
+        while (child := self.goto[node].get(unit)) is None and node:
+            node = self.failure[node]
+        if child is not None and self.failure[child] < 0:
+            self.visit(child)
+        return child or 0
+
+    def visit(self, node: int) -> None:
+        """Prepare a node, and its ancestors where needed, for the first arrival."""
+        path: list[int] = []
+        while self.failure[node] < 0:
+            path.append(node)
+            node = self._parents.get(node, node - 1)
+        for child in reversed(path):
+            suffix = self.step(self.failure[node], self._unit[child]) if node else 0
+            self.failure[child] = suffix
+            self.link[child] = suffix if suffix in self.patterns else self.link[suffix]
+            if self.goto[child] is _CHAIN:
+                self.goto[child] = {self._unit[child + 1]: child + 1}
+            self.flagged[child] = bool(self.conditions[child] or self.link[child] or child in self.patterns)
+            node = child
+
+
+# Shared by the nodes they stand for, never changed.
+_CHAIN: dict[str, int] = {}  # an unvisited node whose only child is the next node
+_LEAF: dict[str, int] = {}  # a node without children
 
 
 @dataclass(frozen=True, slots=True)
 class PhraseAutomaton:
-    """Everything the guard looks for: banned phrases, speaker labels and text stops."""
+    """The banned phrases of one list.
+
+    Args:
+        matchers: one for the phrases in any letter case and one for the case-sensitive ones, where there are any.
+        whole_words: True where some phrase is whole-word.
+    """
 
     matchers: tuple[Matcher, ...]
-    reach: int  # no match is longer, in characters
-    whole_words: bool  # True where some rule is whole-word
+    whole_words: bool = False
 
     @classmethod
-    def build(
-        cls, rules: Iterable[PhraseRule], *, speaker_labels: Sequence[str] = (), stops: Sequence[str] = ()
-    ) -> PhraseAutomaton:
-        """Compile the banned ones among ``rules`` (the others are token biases, not ours).
-
-        ``speaker_labels`` (``"User"``) stop the reply where ``User:`` starts a line, in any letter case; ``stops`` do
-        wherever they occur, in their own letter case. Empty texts are left out.
-        """
-        folded, cased = Matcher(folds=True), Matcher(folds=False)
-        seen: set[tuple[str, bool, int, bool]] = set()
-
-        def add(text: str, case_sensitive: bool, start: int, stop: bool) -> None:
-            units = exact(text) if case_sensitive else fold(text)
-            key = (units, case_sensitive, start, stop)
-            if units and key not in seen:
-                order = (not stop, start == WORD_START, len(seen))
-                (cased if case_sensitive else folded).add(units, Pattern(text, start, stop, order))
-                seen.add(key)
-
-        for label in speaker_labels:
-            if label:
-                add(f"{label}:", False, LINE_START, True)
-        for text in stops:
-            add(text, True, ANYWHERE, True)
+    def build(cls, rules: Iterable[PhraseRule]) -> PhraseAutomaton:
+        """Compile the banned rules among ``rules``; the others are token biases. Texts without units are left out."""
+        folded, exact = Matcher(FOLDED), Matcher(EXACT)
+        seen: set[tuple[str, bool, bool]] = set()
+        whole_words = False
         for rule in rules:
-            if rule.banned:
-                add(rule.text, rule.case_sensitive, WORD_START if rule.whole_word else ANYWHERE, False)
+            matcher = exact if rule.case_sensitive else folded
+            units = canonical(matcher.table.units(rule.text))
+            key = (units, rule.case_sensitive, rule.whole_word)
+            if rule.banned and units and key not in seen:
+                kind = Kind.WORD if rule.whole_word else Kind.PHRASE
+                matcher.add(units, Pattern(rule.text, kind, len(seen), _start(units, rule), _ending(units)))
+                whole_words = whole_words or rule.whole_word
+                seen.add(key)
+        return cls(tuple(matcher for matcher in (folded, exact) if matcher.reach), whole_words)
 
-        matchers = tuple(matcher for matcher in (folded, cased) if matcher.reach)
-        for matcher in matchers:
-            matcher.link_up()
-        reach = max((matcher.reach for matcher in matchers), default=0)
-        return cls(matchers, reach, any(start == WORD_START for _, _, start, _ in seen))
+
+def _start(units: str, rule: PhraseRule) -> int:
+    if rule.whole_word:
+        return WORD_START
+    if is_regional(units[0]):
+        return FLAG_START
+    return CLUSTER_START if is_extender(units[0]) else ANYWHERE
+
+
+def _ending(units: str) -> Ending:
+    last = units[-1]
+    if is_emoji(last):
+        return Ending.EMOJI
+    if last.isascii():  # of the ASCII signs, these three are parts of composed characters such as U+2260
+        return Ending.CLUSTER if last.isalnum() or last in "<=>" else Ending.SETTLED
+    return Ending.SETTLED if unicodedata.category(last)[0] in "PZ" else Ending.CLUSTER

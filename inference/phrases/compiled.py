@@ -17,7 +17,6 @@ from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
 
 logger = logging.getLogger(__name__)
 
-SPEAKER_LABELS = ("User", "Assistant")
 # vLLM's GPU sampler takes 1,024 biased tokens per request. The rest is for the tokens that a retry forbids.
 MAX_BIASED_TOKENS = 900
 
@@ -50,7 +49,7 @@ class CompiledPhrases:
     """One phrase list, compiled.
 
     Args:
-        automaton: what the guard runs: banned phrases and speaker labels.
+        automaton: the banned phrases.
         logit_bias: token id to bias, for every step of a reply; at most ``MAX_BIASED_TOKENS`` entries.
         spelling: returns the ids of the tokens whose own text contains a phrase.
     """
@@ -165,7 +164,7 @@ class PhraseStore:
         return self._compile(rules)
 
     def _compile(self, rules: Rules) -> CompiledPhrases:
-        automaton = PhraseAutomaton.build(rules, speaker_labels=SPEAKER_LABELS)
+        automaton = PhraseAutomaton.build(rules)
         if self._tokenizer is None:
             return CompiledPhrases(automaton, {}, no_tokens_containing)
         bias = token_biases(self._tokenizer.text.encode, rules)

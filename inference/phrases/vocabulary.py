@@ -7,15 +7,15 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from inference.phrases.automaton import fold
 from inference.phrases.guard import PhraseAutomaton, PhraseGuard
+from inference.phrases.units import FOLDED, canonical
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS_PER_PHRASE = 500  # in the order of the vocabulary: what is common comes first
 _BETWEEN = "\0"
-_LETTER = "a"  # what stands before a token may be a letter, and then no word begins with it
+_LETTER = "a"
 
 TokensContaining = Callable[[str], frozenset[int]]
 
@@ -32,7 +32,7 @@ class Vocabulary:
         backend = getattr(tokenizer, "backend_tokenizer", None)  # without one nothing is known
         each = [[token] for token in range(len(tokenizer))]
         self._texts: list[str] = backend.decode_batch(each, skip_special_tokens=True) if backend else []
-        folded = [fold(text) for text in self._texts]
+        folded = [canonical(FOLDED.units(text)) for text in self._texts]
         self._starts = list(accumulate((len(text) + 1 for text in folded[:-1]), initial=0))
         self._folded = _BETWEEN.join(folded)
 
@@ -52,7 +52,7 @@ class Vocabulary:
         return spelling
 
     def _holding(self, phrase: str) -> set[int]:
-        wanted, found = fold(phrase), set()
+        wanted, found = canonical(FOLDED.units(phrase)), set()
         at = self._folded.find(wanted)
         while at >= 0:
             token = bisect_right(self._starts, at) - 1
@@ -61,6 +61,10 @@ class Vocabulary:
         return found
 
     def _hits(self, automaton: PhraseAutomaton, token: int) -> bool:
-        """The guard's own verdict: marks such as whole-word count, and what stands around the token does not."""
-        _, hit = PhraseGuard(automaton).feed(_LETTER + self._texts[token])
-        return hit is not None and not hit.stop and hit.start >= len(_LETTER)
+        """Return whether the guard finds a phrase in the token between two letters.
+
+        A whole-word phrase is not found: the text around the token decides about it.
+        """
+        text = self._texts[token]
+        _, hit = PhraseGuard(automaton).feed(f"{_LETTER}{text}{_LETTER}")
+        return hit is not None and len(_LETTER) <= hit.start and hit.end <= len(_LETTER) + len(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from inference.phrases.automaton import Matcher
 from inference.phrases.guard import Hit, PhraseAutomaton, PhraseGuard
 from inference.speech.speech_style import SpeechStyle
 
@@ -41,10 +43,10 @@ class GuardedStyle:
     nothing is given any more. The engine's text has passed a guard of its own before.
     """
 
-    def __init__(self, style: OutputStyle, automaton: PhraseAutomaton) -> None:
+    def __init__(self, style: OutputStyle, automaton: PhraseAutomaton, matchers: Sequence[Matcher] = ()) -> None:
         self.suppressed = 0
         self._style = style
-        self._guard = PhraseGuard(automaton)
+        self._guard = PhraseGuard(automaton, matchers)
 
     def feed(self, text: str) -> str:
         """Take text and give what is settled by now."""
@@ -56,7 +58,7 @@ class GuardedStyle:
 
     def _cut(self, given: str, hit: Hit | None) -> str:
         while hit is not None and not hit.stop:
-            self.suppressed += 1
+            self.suppressed += not hit.label
             more, hit = self._guard.skip()
             given += more
         return given

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from inference.engines.base import EngineDead, GenerationRequest
 from inference.engines.sampling import Sampling
-from inference.phrases.compiled import SPEAKER_LABELS
 from inference.phrases.guard import PhraseAutomaton
+from inference.phrases.stops import speaker_labels
 from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply, ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
@@ -65,8 +65,9 @@ def reply(
     rules: Sequence[PhraseRule] = (),
     bias: dict[int, float] | None = None,
 ) -> Reply:
-    automaton = PhraseAutomaton.build([*(PhraseRule(text) for text in banned), *rules], speaker_labels=SPEAKER_LABELS)
-    return Reply(engine, PROMPT, ReplyPlan("r", Sampling(), max_tokens, automaton, bias or {}))
+    automaton = PhraseAutomaton.build([*(PhraseRule(text) for text in banned), *rules])
+    labels = (speaker_labels("Bob", ("Mia",)),)
+    return Reply(engine, PROMPT, ReplyPlan("r", Sampling(), max_tokens, automaton, bias or {}, matchers=labels))
 
 
 async def said(one: Reply) -> str:

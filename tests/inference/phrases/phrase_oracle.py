@@ -5,94 +5,190 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from personas.snapshot import PhraseRule
 
-BLANKS = " \t\u00a0"
-SAME = {"’": "'", "‘": "'", "ʼ": "'", "″": '"', "“": '"', "”": '"'}
+BLANKS = " \t\u00a0\u202f"
+# The forms that the texts of the tests are made of, written out once more.
+SAME = {"’": "'", "‘": "'", "ʼ": "'", "″": '"', "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ", "\u2010": "-",
+        "\u2011": "-"}  # fmt: skip
+NEWLINES = "\n\r\u2028\u2029"
+HIDDEN = "\u200b\u200c\u200d\u2060\u00ad\ufe0f"
+JOINER, SELECTOR, TONES = "\u200d", "\ufe0f", "🏻🏽"
+PICTURES = "😀👍👩👧❤"
+FLAGS = "🇩🇪🇫"
+LABEL, STOP, BAN, WORD = range(4)
 
 
-def straight(char: str) -> str:
-    return SAME.get(char, char)
+def continues(char: str) -> bool:
+    """A mark, or a part of a Hangul syllable behind its first."""
+    return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff"
+
+
+@lru_cache(maxsize=4096)
+def seen(text: str, cased: bool) -> list[tuple[str, int]]:
+    """The code points that a reader sees, canonically decomposed and ordered, with the place of the character that
+    each stands for."""
+    pairs: list[tuple[str, int]] = []
+    for index, char in enumerate(text):
+        if char not in HIDDEN:
+            parts = unicodedata.normalize("NFD", char)
+            if not cased:
+                folded = "".join(part if part == "\u0345" else part.casefold() for part in parts)
+                parts = unicodedata.normalize("NFD", folded)
+            pairs += [(SAME.get(part, part), index) for part in parts]
+    units = [unit for unit, _ in pairs]
+    for end in range(1, len(units) + 1):  # bubble a mark down to its place
+        at = end - 1
+        while at and 0 < unicodedata.combining(units[at]) < unicodedata.combining(units[at - 1]):
+            units[at - 1 : at + 1] = units[at], units[at - 1]
+            at -= 1
+    return list(zip(units, (index for _, index in pairs), strict=True))
 
 
 def in_word(text: str, index: int) -> bool:
-    while 0 <= index < len(text) and unicodedata.category(text[index])[0] == "M":
+    while 0 <= index < len(text) and (text[index] in HIDDEN or unicodedata.category(text[index])[0] == "M"):
         index -= 1
-    return 0 <= index < len(text) and (straight(text[index]).isalnum() or text[index] == "_")
+    return 0 <= index < len(text) and (SAME.get(text[index], text[index]).isalnum() or text[index] == "_")
+
+
+def next_seen(text: str, index: int) -> int:
+    while index < len(text) and text[index] in HIDDEN:
+        index += 1
+    return index
 
 
 def on_new_line(text: str, index: int) -> bool:
-    before = text[:index].rstrip(BLANKS)
-    return not before or before[-1] in "\n\r\u2028\u2029"
+    before = text[:index].rstrip(BLANKS + HIDDEN)
+    return not before or before[-1] in NEWLINES
+
+
+def at_beginning(text: str, index: int) -> bool:
+    return not text[:index].strip(BLANKS + HIDDEN + NEWLINES)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A rule, a speaker label (``line``) or a text stop."""
+    """A rule, or a text that stops the reply or is taken off it. ``where``: line, later line, or beginning."""
 
     text: str
+    kind: int
     cased: bool = False
-    word: bool = False
-    line: bool = False
-    stop: bool = False
+    where: str = ""
 
-    def spell(self, char: str) -> list[str]:
-        return [straight(char)] if self.cased else [straight(unit) for unit in char.casefold()]
+    @property
+    def units(self) -> list[str]:
+        return [unit for unit, _ in seen(self.text, self.cased)]
+
+    @property
+    def waits(self) -> bool:
+        """Whether what follows decides about the end of a match."""
+        last = self.units[-1]
+        sign = unicodedata.category(last)[0] in "PZC" or (last.isascii() and not last.isalnum() and last not in "<=>")
+        return self.kind == WORD or (self.kind == BAN and not sign)
 
     def may_start(self, text: str, start: int) -> bool:
-        if self.line:
-            return on_new_line(text, start)
-        return not self.word or start == 0 or not in_word(text, start - 1)
+        if self.where:
+            later = not at_beginning(text, start)
+            return {"line": on_new_line(text, start), "later": later and on_new_line(text, start),
+                    "beginning": not later}[self.where]  # fmt: skip
+        if self.kind == WORD:
+            return not in_word(text, start - 1)
+        if self.kind == STOP:
+            return True
+        if self.units[0] in FLAGS:
+            return (len(text[:start]) - len(text[:start].rstrip(FLAGS))) % 2 == 0
+        before = text[:start].rstrip(HIDDEN)
+        return not continues(self.units[0]) or (continues(text[start]) and (not before or before[-1] in NEWLINES))
 
-    def spelled(self, text: str) -> tuple[list[str], list[int]]:
-        """The units of a text, and the character each belongs to."""
-        pairs = [(unit, index) for index, char in enumerate(text) for unit in self.spell(char)]
-        return [unit for unit, _ in pairs], [index for _, index in pairs]
+    def taken_along(self, text: str, start: int, end: int) -> int:
+        """The end of a match with the rest of the emoji that it ends with."""
+        if self.units[-1] not in PICTURES + FLAGS + TONES or self.kind == STOP:
+            return end
+        for at in range(end, len(text)):
+            char, before = text[at], text[start:at]
+            if char in FLAGS:
+                joined = (len(before) - len(before.rstrip(FLAGS))) % 2 == 1
+            elif char in PICTURES:
+                joined = before.endswith(JOINER)
+            else:
+                joined = char in TONES + SELECTOR + JOINER or unicodedata.category(char)[0] == "M"
+            if joined:
+                end = at + 1
+            elif char not in HIDDEN:
+                break
+        return end
 
     def occurrences(self, text: str) -> Iterator[tuple[int, int]]:
-        """Spans that spell the text and may start where they do, whatever follows."""
-        units, owner = self.spelled(text)
-        wanted, _ = self.spelled(self.text)
-        for at in range(len(units) - len(wanted) + 1):
-            if units[at : at + len(wanted)] == wanted and self.may_start(text, owner[at]):
-                yield owner[at], owner[at + len(wanted) - 1] + 1
+        """Spans that spell the text, may start where they do and end with a whole letter."""
+        found, wanted = seen(text, self.cased), self.units
+        for at in range(len(found) - len(wanted) + 1):
+            behind = found[at + len(wanted)][0] if at + len(wanted) < len(found) else ""
+            if [unit for unit, _ in found[at : at + len(wanted)]] != wanted or not self.may_start(text, found[at][1]):
+                continue
+            start, end = found[at][1], found[at + len(wanted) - 1][1] + 1
+            picture = wanted[-1] in PICTURES + FLAGS + TONES
+            if not (self.waits and not picture and behind and continues(behind)):
+                yield start, self.taken_along(text, start, end)
 
     def may_end(self, text: str, end: int) -> bool:
-        return not self.word or end == len(text) or not in_word(text, end)
+        after = next_seen(text, end)
+        return self.kind != WORD or after == len(text) or not in_word(text, after)
 
     def partials(self, text: str) -> Iterator[int]:
         """Where a match may have begun that the text's end has not settled."""
-        units, owner = self.spelled(text)
-        wanted, _ = self.spelled(self.text)
-        for at in range(len(units)):
-            tail = units[at:]
-            whole = tail == wanted and self.word and owner[at] < len(text)
-            if (whole or (len(tail) < len(wanted) and wanted[: len(tail)] == tail)) and self.may_start(text, owner[at]):
-                yield owner[at]
+        found, wanted = seen(text, self.cased), self.units
+        marks = 0
+        while marks < len(found) and unicodedata.combining(found[len(found) - 1 - marks][0]):
+            marks += 1
+        for at in range(len(found)):
+            tail = [unit for unit, _ in found[at:]]
+            before = tail[: len(tail) - marks] if marks else []  # another mark may have its place before these
+            live = len(tail) < len(wanted) and wanted[: len(tail)] == tail
+            if (live or (before and wanted[: len(before)] == before)) and self.may_start(text, found[at][1]):
+                yield found[at][1]
+        for start, end in self.occurrences(text):
+            if self.waits and next_seen(text, end) == len(text):
+                yield start
 
 
-def listed(rules: Sequence[PhraseRule], labels: Sequence[str] = (), stops: Sequence[str] = ()) -> list[Listed]:
+def spellings(name: str, whole: bool) -> list[str]:
+    marked = [
+        *(f"{mark}{name}{colon}{mark if whole else ''}" for mark in ("*", "**", "_", "__") for colon in ":："),
+        *(f"{mark}{name}{mark}{colon}" for mark in ("*", "**", "_", "__") for colon in ":："),
+    ]
+    return [*(f"{name}{gap}{colon}" for gap in ("", " ") for colon in ":："), *marked]
+
+
+def labels_of(user: str | None, character: str | None) -> list[Listed]:
+    """The labels of a conversation."""
     return [
-        *(Listed(f"{label}:", line=True, stop=True) for label in labels),
-        *(Listed(stop, cased=True, stop=True) for stop in stops),
-        *(Listed(rule.text, cased=rule.case_sensitive, word=rule.whole_word) for rule in rules),
+        *(Listed(text, LABEL, where="beginning") for name in ("Assistant", character) if name
+          for text in spellings(name, whole=True)),
+        *(Listed(text, STOP, where="line") for name in ("User", user) if name for text in spellings(name, whole=False)),
+        *(Listed(text, STOP, where="later") for text in spellings("Assistant", whole=False)),
+    ]  # fmt: skip
+
+
+def listed(rules: Sequence[PhraseRule], labels: Sequence[Listed] = (), stops: Sequence[str] = ()) -> list[Listed]:
+    return [
+        *labels,
+        *(Listed(stop, STOP, cased=True) for stop in stops),
+        *(Listed(rule.text, WORD if rule.whole_word else BAN, cased=rule.case_sensitive) for rule in rules),
     ]
 
 
-def matches(items: Sequence[Listed], text: str) -> list[tuple[int, int, bool]]:
-    """(start, end, is a ban) of everything listed in a finished text, the one that counts first."""
+def matches(items: Sequence[Listed], text: str) -> list[tuple[int, int, int]]:
+    """(start, end, kind) of everything listed in a finished text, the one that counts first."""
     return sorted(
-        (start, end, not item.stop)
-        for item in items
-        for start, end in item.occurrences(text)
-        if item.may_end(text, end)
+        (start, end, item.kind) for item in items for start, end in item.occurrences(text) if item.may_end(text, end)
     )
 
 
 def clean(items: Sequence[Listed], text: str) -> bool:
     """No phrase stands in this text if it ends here."""
-    return not any(ban for _, _, ban in matches(items, text))
+    return not any(kind >= BAN for _, _, kind in matches(items, text))
 
 
 def held_from(items: Sequence[Listed], text: str) -> int:
@@ -102,46 +198,44 @@ def held_from(items: Sequence[Listed], text: str) -> int:
     is held as well, for nothing but the letter behind it spoils it.
     """
     places = {start for item in items for start in item.partials(text)}
-    places |= {
-        start
-        for item in items
-        for start, end in item.occurrences(text)
-        if not (item.word and end < len(text) and in_word(text, end))
-    }
+    places |= {start for item in items for start, end in item.occurrences(text) if item.may_end(text, end)}
     return exposed(items, text, places)
 
 
 def exposed(items: Sequence[Listed], text: str, places: set[int]) -> int:
     """The earliest of ``places`` (default: the end) and of the whole-word phrases that end at one of them."""
-    words = sorted(((end, start) for item in items if item.word for start, end in item.occurrences(text)), reverse=True)
+    words = sorted(
+        ((end, start) for item in items if item.kind == WORD for start, end in item.occurrences(text)), reverse=True
+    )
     for end, start in words:
-        if end in places:
+        if any(end <= place <= next_seen(text, end) for place in places):
             places.add(start)
     return min(places, default=len(text))
 
 
-def first_hit(items: Sequence[Listed], text: str, floor: int = 0) -> tuple[int, int, bool] | None:
-    """(start, end, stop) of what counts in a finished text whose first ``floor`` characters are out."""
-    found = sorted((max(start, floor), end, ban) for start, end, ban in matches(items, text) if end > floor)
+def first_hit(items: Sequence[Listed], text: str, floor: int = 0) -> tuple[int, int, int] | None:
+    """(start, end, kind) of what counts in a finished text whose first ``floor`` characters are out."""
+    found = sorted((max(start, floor), end, kind) for start, end, kind in matches(items, text) if end > floor)
     if not found:
         return None
-    start, end, ban = found[0]
-    if not ban:
-        bare = [(max(at, floor), to) for at, to, is_ban in matches(items, text[:start]) if is_ban and to > floor]
+    start, end, kind = found[0]
+    if kind == STOP:
+        bare = [(max(at, floor), to, is_ban) for at, to, is_ban in matches(items, text[:start]) if is_ban >= BAN]
+        bare = [hit for hit in bare if hit[1] > floor]
         if bare:
-            return (*min(bare), False)
-    return start, end, not ban
+            return min(bare)
+    return start, end, kind
 
 
 def deliver(items: Sequence[Listed], text: str) -> str:
     """What is left of a finished text when every phrase is cut and a stop ends it."""
     floor = 0
     while (hit := first_hit(items, text, floor)) is not None:
-        start, end, stop = hit
-        if stop:
+        start, end, kind = hit
+        if kind == STOP:
             return text[:start]
         floor = max(floor, exposed(items, text, {start}))
-        text = cut(text, start, end)
+        text = text[:start] + text[end:].lstrip() if kind == LABEL else cut(text, start, end)
     return text
 
 

@@ -24,7 +24,7 @@ def store(*personas: PersonaSnapshot, phrases: tuple[PhraseRule, ...] = ()) -> P
 
 
 def bans(compiled: CompiledPhrases, text: str) -> bool:
-    _, hit = PhraseGuard(compiled.automaton).feed(text)
+    _, hit = PhraseGuard(compiled.automaton).feed(f"{text}.")
     return hit is not None
 
 
@@ -34,11 +34,10 @@ def test_a_persona_has_the_global_phrases_and_its_own() -> None:
         assert (bans(made.of(LISTED), text), bans(made.of(MAX), text), bans(made.of(None), text)) == banned
 
 
-def test_an_empty_store_bans_speaker_labels_alone() -> None:
+def test_an_empty_store_bans_nothing() -> None:
     made = PhraseStore(None)
     assert made.catalogue == Catalogue()
-    assert bans(made.of(None), "\nUser: hi")
-    assert not bans(made.of(None), "oh honey")
+    assert not bans(made.of(None), "oh honey. ")
     assert not made.of(None).logit_bias
 
 

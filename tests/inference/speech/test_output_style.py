@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.phrases.guard import PhraseAutomaton
+from inference.phrases.stops import text_stops
 from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, SpeechStyle, output_style
 from personas.snapshot import PhraseRule
 
@@ -153,7 +154,7 @@ def test_what_is_held_is_bounded(char: str) -> None:
 @pytest.mark.parametrize("size", [1, 3, 99])
 def test_a_phrase_that_the_style_brings_together_is_cut(size: int) -> None:
     rules = [PhraseRule("Oh honey"), PhraseRule("hi", whole_word=True)]
-    style = GuardedStyle(SpeechStyle(), PhraseAutomaton.build(rules, stops=["END"]))
+    style = GuardedStyle(SpeechStyle(), PhraseAutomaton.build(rules), [text_stops(["END"])])
     text = "Well, oh *honey*, **hi**d **hi** there. **E**ND no"
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
     assert "".join(given_by(style, chunks)) == "Well, , hid there. "

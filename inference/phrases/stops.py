@@ -1,0 +1,84 @@
+"""Texts that end a reply, and the speaker labels that a model writes where it should only speak.
+
+A chat model that saw scripts in training now and then writes ``Assistant: Hello`` or goes on with the user's next line.
+These texts depend on who talks, so they are small automata of their own beside the phrase list's, made once per pair of
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from inference.phrases.automaton import LATER_LINE_START, LINE_START, TEXT_START, Kind, Matcher, Pattern
+from inference.phrases.units import EXACT, FOLDED, canonical
+from personas.snapshot import PersonaSnapshot
+
+USER, ASSISTANT = "User", "Assistant"
+_COLONS = (":", "\uff1a")  # the second is the one of Chinese and Japanese text
+_EMPHASIS = ("*", "**", "_", "__")
+
+
+def _spellings(name: str, *, whole: bool) -> Iterator[str]:
+    """Yield the label of a name as models write it: ``Mia:``, ``Mia :``, ``**Mia:**``, ``**Mia**:``.
+
+    Args:
+        name: the name.
+        whole: with the emphasis mark behind the colon, which a label that is removed takes along.
+    """
+    for colon in _COLONS:
+        yield f"{name}{colon}"
+        yield f"{name} {colon}"
+        for mark in _EMPHASIS:
+            yield f"{mark}{name}{colon}{mark if whole else ''}"
+            yield f"{mark}{name}{mark}{colon}"
+
+
+@lru_cache(maxsize=4096)
+def speaker_labels(user_name: str | None, character_names: tuple[str, ...] = ()) -> Matcher:
+    """Return the matcher of the labels of one conversation, in any letter case.
+
+    - The character's label (``Assistant:``, or its name) at the start of a reply is removed.
+    - The user's label (``User:``, or the user's name) at the start of any line ends the reply, and so does
+      ``Assistant:`` at the start of a later line.
+
+    Args:
+        user_name: how the user is called; None where the client gave no name.
+        character_names: the names of the character; empty where the client wrote its own prompt.
+    """
+    matcher = Matcher(FOLDED, line_start=True)
+    labels = [
+        (ASSISTANT, Kind.LABEL, TEXT_START),
+        *((name, Kind.LABEL, TEXT_START) for name in character_names),
+        (USER, Kind.STOP, LINE_START),
+        (user_name, Kind.STOP, LINE_START),
+        (ASSISTANT, Kind.STOP, LATER_LINE_START),
+    ]
+    for name, kind, start in labels:
+        if name is None or not FOLDED.units(name).strip():
+            continue
+        for number, spelling in enumerate(_spellings(name.strip(), whole=kind is Kind.LABEL)):
+            units = canonical(FOLDED.units(spelling))
+            matcher.add(units, Pattern(f"{name.strip()}:", kind, number, start))
+    return matcher
+
+
+def conversation_labels(persona: PersonaSnapshot | None, user_name: str | None) -> tuple[Matcher, ...]:
+    """Return the matchers of speaker labels for the replies of one conversation.
+
+    Args:
+        persona: the stored persona, which may switch labels off; None where the client wrote its own prompt.
+        user_name: how the user is called; None where the client gave no name.
+    """
+    if persona is None:
+        return (speaker_labels(user_name),)
+    return (speaker_labels(user_name, (persona.name, persona.char)),) if persona.label_stops else ()
+
+
+def text_stops(texts: Iterable[str]) -> Matcher:
+    """Return a matcher of texts that end a reply wherever they occur, in their own letter case."""
+    matcher = Matcher(EXACT)
+    for number, text in enumerate(dict.fromkeys(texts)):
+        if units := canonical(EXACT.units(text)):
+            matcher.add(units, Pattern(text, Kind.STOP, number))
+    return matcher
