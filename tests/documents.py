@@ -7,8 +7,10 @@ import re
 from yapserver.env import BASE_DIR
 
 README, ADVANCED, CHANGELOG = (BASE_DIR / name for name in ("README.md", "ADVANCED.md", "CHANGELOG.md"))
-ROOT_DOCUMENTS = (README, ADVANCED, *(BASE_DIR / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")))
-DOCS = (*ROOT_DOCUMENTS, CHANGELOG, *sorted((BASE_DIR / "docker").rglob("*.md")))
+ARCHITECTURE, CONTRIBUTING, SECURITY = (
+    BASE_DIR / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")
+)
+DOCS = (README, ADVANCED, ARCHITECTURE, CONTRIBUTING, SECURITY, CHANGELOG, *sorted((BASE_DIR / "docker").rglob("*.md")))
 BOTH = README.read_text() + ADVANCED.read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -182,6 +183,20 @@ def test_the_map_is_of_this_place() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=BASE_DIR, capture_output=True, text=True, check=True).stdout
     folders = {line.partition("/")[0] for line in listed.splitlines() if "/" in line} & tracked
     assert {f"{folder}/" for folder in folders} <= set(told)
+
+
+def test_the_code_that_architecture_names_exists() -> None:
+    named = 0
+    for cells in rows(section(ARCHITECTURE.read_text(), "From behaviour to code")):
+        for file, name in re.findall(r"`([\w/]+\.py)`(?:: `([\w.]+)`)?", cells[1]):
+            tree = ast.parse((BASE_DIR / file).read_text())
+            body: list[ast.stmt] = tree.body
+            for part in filter(None, name.split(".")):
+                found = [node for node in body if getattr(node, "name", None) == part]
+                assert found, f"{file}: {name}"
+                body = getattr(found[0], "body", [])
+            named += 1
+    assert named > 10
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(BASE_DIR)))
