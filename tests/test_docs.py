@@ -20,6 +20,7 @@ from inference.protocol.errors import ALL_ERROR_CODES
 from scripts.env_tables import shown, with_tables
 from tests.documents import (
     ADVANCED,
+    ARCHITECTURE,
     BOTH,
     CHANGELOG,
     DOCS,
