@@ -39,7 +39,7 @@ def account(
         persona=result.persona_slug,
         prompt_tokens=usage.prompt_tokens + usage.discarded_tokens,
         cached_tokens=usage.cached_tokens,
-        completion_tokens=usage.completion_tokens,
+        completion_tokens=usage.completion_tokens + usage.reasoning_tokens,
         tool_prompt_tokens=usage.tool_prompt_tokens,
         tool_completion_tokens=usage.tool_completion_tokens,
         ttft_ms=usage.ttft_ms,

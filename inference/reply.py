@@ -16,6 +16,9 @@ Example, with ``Oh honey`` banned (``|`` are token boundaries, positions are cha
     request 2           prompt + [a], one step, bias -100 on b     -> e.g. " my"
     request 3           prompt + [a, e], the remaining tokens      -> the reply goes on
 
+A reasoning model's thoughts are taken out of each delta before the guard reads it (inference/thoughts.py). Thoughts
+beyond ``think_max_tokens`` are closed: another request continues behind the closing mark.
+
 A forbidden token is forbidden at its position only. Known limit: after a rewind the kept tokens are part of the prompt,
 so vLLM's presence and frequency penalties, which count output tokens only, no longer see them.
 """
@@ -25,6 +28,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from tokenizers.decoders import DecodeStream
 
@@ -33,6 +37,7 @@ from inference.engines.sampling import Sampling
 from inference.phrases.automaton import Matcher, PhraseAutomaton
 from inference.phrases.guard import Hit, PhraseGuard
 from inference.phrases.vocabulary import TokensContaining, no_tokens_containing
+from inference.thoughts import ThoughtFilter
 
 RETRIES_PER_POSITION = 6
 RETRIES_PER_REPLY = 48
@@ -40,6 +45,7 @@ RETRIES_PER_REPLY = 48
 # token would be removed anyway, and a list that matches at every step must not cost a retry at every step.
 RETRIES_BEFORE_FORBIDDING = 8
 FORBIDDEN_BIAS = -100.0
+MAX_CLOSED_THOUGHTS = 2  # in one reply; then the reply ends
 MAX_BIASES = 1000  # of the 1,024 that an engine takes; the rest is for tokens that a retry forbids
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -57,6 +63,7 @@ class ReplyPlan:
         tokens_containing: returns the ids of the tokens whose own text contains a phrase.
         matchers: speaker labels and other texts that end the reply.
         cache_salt: separates the prefix cache of this key from others; None shares it.
+        think_max_tokens: the limit of the reply's thoughts, where the model thinks.
     """
 
     request_id: str
@@ -67,6 +74,7 @@ class ReplyPlan:
     tokens_containing: TokensContaining = no_tokens_containing
     matchers: Sequence[Matcher] = ()
     cache_salt: str | None = None
+    think_max_tokens: int = 512
 
 
 class Reply:
@@ -88,6 +96,9 @@ class Reply:
         self._prompt_ids = prompt_ids
         self._plan = plan
         self._guard = PhraseGuard(plan.automaton, plan.matchers)
+        encode = partial(engine.tokenizer.encode, add_special_tokens=False)
+        self._thoughts = ThoughtFilter(partial(encode, split_special_tokens=True), encode)
+        self._closed_thoughts = 0
         self._ids: list[int] = []
         # (number of ids, position) after each delta: the places where generation can resume.
         self._token_boundaries: list[tuple[int, int]] = [(0, 0)]
@@ -109,6 +120,11 @@ class Reply:
     def completion_tokens(self) -> int:
         """Tokens that the reply kept. Rewound tokens are not counted."""
         return len(self._ids)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Generated tokens that were thoughts; not part of :attr:`completion_tokens`."""
+        return self._thoughts.reasoning_tokens
 
     @property
     def requests(self) -> int:
@@ -138,41 +154,73 @@ class Reply:
         """
         bias, steps = self._bias, self._plan.max_tokens
         while True:
-            ids_before = len(self._ids)
+            generated = 0
             hit: Hit | None = None
             ended: str | None = None
             async with aclosing(self._engine.generate(self._request(steps, bias))) as deltas:
                 async for delta in deltas:
+                    generated += len(delta.token_ids)
+                    delta.text, delta.token_ids = self._thoughts.feed(delta.text, delta.token_ids)
                     text, hit = self._take(delta)
                     if text:
                         yield text
                     if hit is not None:
                         break
                     ended = delta.finish_reason
+                    if ended is None and self._thinks_too_long():
+                        break
             if hit is None:
-                if ended not in ("stop", "length"):
+                if ended not in ("stop", "length") and not self._thinks_too_long():
                     raise EngineDead(f"the engine ended a request with {ended!r}")
-                context_full = len(self._ids) - ids_before < steps
-                if ended == "stop" or context_full or len(self._ids) >= self._plan.max_tokens:
-                    text, hit = self._release(*self._guard.finish())
+                context_full = ended == "length" and generated < steps
+                whole = ended == "stop" or context_full or self._tokens_left() <= 0
+                if self._thoughts.thinking and not context_full:
+                    whole = not self._may_think_on(ended)
+                if whole:
+                    text, hit = self._end()
                     if text:
                         yield text
                     if hit is None:
-                        self.finish_reason = ended
+                        self.finish_reason = ended or "length"
                         return
-            if hit is None:  # the single step with a forbidden token is done
-                bias, steps = self._bias, self._plan.max_tokens - len(self._ids)
+            if hit is None:  # the single step with a forbidden token is done, or the request ended inside of thoughts
+                bias, steps = self._bias, max(1, self._tokens_left())
             elif hit.stop:
                 self.finish_reason = "stop"
                 return
             else:
                 bias, steps = self._rewind(hit), 1
 
+    # -- thoughts ----------------------------------------------------------------------------------
+
+    def _tokens_left(self) -> int:
+        return self._plan.max_tokens - len(self._ids) - len(self._thoughts.held_ids)
+
+    def _thinks_too_long(self) -> bool:
+        return self._thoughts.thinking and self._thoughts.reasoning_tokens >= self._plan.think_max_tokens
+
+    def _may_think_on(self, ended: str | None) -> bool:
+        """Close thoughts that are too long or that the model did not end. Returns False where nothing may follow."""
+        if ended == "length" and not self._thinks_too_long():
+            return True
+        self._closed_thoughts += 1
+        self._thoughts.close_thoughts()
+        return self._closed_thoughts <= MAX_CLOSED_THOUGHTS
+
+    def _end(self) -> tuple[str, Hit | None]:
+        """Release the rest of the reply, after its last request."""
+        text, ids = self._thoughts.finish()
+        first, hit = self._take(Delta(text, ids, None, 0, 0)) if text else ("", None)
+        if hit is not None:
+            return first, hit
+        released, hit = self._release(*self._guard.finish())
+        return first + released, hit
+
     # -- one delta ---------------------------------------------------------------------------------
 
     def _take(self, delta: Delta) -> tuple[str, Hit | None]:
         """Feed one delta to the guard. Returns the text to yield, and a hit that needs a rewind or an end."""
-        if self._requests == 1:
+        if self._requests == 1 and delta.prompt_tokens:
             self.prompt_tokens, self.cached_tokens = delta.prompt_tokens, delta.cached_tokens
         released, hit = self._guard.feed(delta.text) if delta.text else ("", None)
         holding = hit is not None or self._guard.held_from < self._guard.position
@@ -269,6 +317,7 @@ class Reply:
         # Tokens forbidden at later positions belonged to dropped text.
         self._forbidden = {before: tokens for before, tokens in self._forbidden.items() if before <= count}
         del self._ids[count:]
+        self._thoughts.drop_held()
         while self._token_boundaries[-1][0] > count:
             self._token_boundaries.pop()
         if self._token_boundaries[-1] != (count, length):
@@ -284,13 +333,12 @@ class Reply:
 
     def _request(self, steps: int, bias: Mapping[int, float]) -> GenerationRequest:
         if not self._requests:
-            self.prompt_tokens = len(
-                self._prompt_ids
-            )  # charged from the submission on, also where the turn is cancelled
+            self.prompt_tokens = len(self._prompt_ids)  # charged from the submission on, also for a cancelled turn
         self._requests += 1
+        generated = [*self._thoughts.prefix_ids, *self._ids, *self._thoughts.held_ids]
         return GenerationRequest(
             request_id=f"{self._plan.request_id}.{self._requests}",
-            prompt_ids=[*self._prompt_ids, *self._ids] if self._ids else self._prompt_ids,
+            prompt_ids=[*self._prompt_ids, *generated] if generated else self._prompt_ids,
             max_tokens=steps,
             sampling=self._plan.sampling,
             logit_bias=bias,

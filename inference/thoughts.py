@@ -39,7 +39,8 @@ class ThoughtFilter:
     The result does not depend on how the generated text was divided into deltas.
 
     Args:
-        encode: returns the ids of a text; called where one delta holds thoughts and text.
+        encode: returns the ids of a text without control tokens; called where one delta holds thoughts and text.
+        encode_mark: returns the ids of a mark, as the model generates it.
         tags: the marks to look for.
 
     Attributes:
@@ -47,8 +48,13 @@ class ThoughtFilter:
             the prompt and the visible ids.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], tags: Sequence[ThoughtTags] = THOUGHT_TAGS) -> None:
-        self._encode = encode
+    def __init__(
+        self,
+        encode: Callable[[str], list[int]],
+        encode_mark: Callable[[str], list[int]],
+        tags: Sequence[ThoughtTags] = THOUGHT_TAGS,
+    ) -> None:
+        self._encode, self._encode_mark = encode, encode_mark
         self._closing_of = {tag.opening: tag.closing for tag in tags}
         self._marks = (*self._closing_of, *self._closing_of.values())
         self._first_characters = frozenset(mark[0] for mark in self._marks)
@@ -68,13 +74,27 @@ class ThoughtFilter:
     @property
     def reasoning_tokens(self) -> int:
         """Generated tokens that are not part of the reply: thoughts, their marks, and the white space behind them."""
-        held = 0 if self.thinking else sum(len(chunk.token_ids) for chunk in self._chunks)
-        return max(0, self._seen - self._visible - held)
+        return max(0, self._seen - self._visible - (0 if self.thinking else self._held_tokens()))
 
     @property
     def closing(self) -> str:
         """The mark that ends the running thoughts; empty while there are none."""
         return self._closing
+
+    @property
+    def held_ids(self) -> list[int]:
+        """The ids of held text. A request that continues the reply puts them behind the visible ids."""
+        found: list[int] = []
+        for chunk in self._chunks:
+            found += chunk.token_ids if chunk.whole else self._encode(chunk.text)
+        return found
+
+    def drop_held(self) -> None:
+        """Forget the held text: the reply goes back to an earlier visible place."""
+        self._seen -= self._held_tokens()
+        self._chunks.clear()
+        if self._state is not _State.THOUGHTS:
+            self._state = _State.TEXT if self._started else _State.BEFORE_TEXT
 
     def feed(self, text: str, token_ids: Sequence[int]) -> tuple[str, list[int]]:
         """Take one delta.
@@ -98,8 +118,15 @@ class ThoughtFilter:
         return self._settle(at_end=True)
 
     def close_thoughts(self) -> None:
-        """Take the running thoughts for closed: the caller continues the reply behind :attr:`closing`."""
+        """End the running thoughts. The caller continues the reply with another request.
+
+        The closing mark becomes part of :attr:`prefix_ids`. Thoughts in the middle of a reply are left out of the next
+        request altogether.
+        """
+        closing = self._closing
         self._take(len(self._pending()), visible=False)
+        if not self._started:
+            self.prefix_ids += self._encode_mark(f"{closing}\n\n")
         self._enter_text()
 
     # -- the held text -------------------------------------------------------------------------------
@@ -149,6 +176,9 @@ class ThoughtFilter:
 
     def _enter_text(self) -> None:
         self._state, self._closing, self._after_thoughts = _State.BEFORE_TEXT, "", True
+
+    def _held_tokens(self) -> int:
+        return sum(len(chunk.token_ids) for chunk in self._chunks)
 
     def _pending(self) -> str:
         return "".join(chunk.text for chunk in self._chunks)

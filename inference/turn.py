@@ -90,6 +90,7 @@ class Turn:
                 prompt_tokens=reply.prompt_tokens if reply else 0,
                 cached_tokens=reply.cached_tokens if reply else 0,
                 completion_tokens=reply.completion_tokens if reply else 0,
+                reasoning_tokens=reply.reasoning_tokens if reply else 0,
                 tool_prompt_tokens=self._tool.prompt_tokens,
                 tool_completion_tokens=self._tool.completion_tokens,
                 discarded_tokens=self._discarded_tokens,
@@ -273,7 +274,10 @@ class Turn:
         assert chat is not None
         assert request is not None
         if self._reply is not None:
-            self._discarded_tokens += self._reply.prompt_tokens + self._reply.completion_tokens
+            discarded = self._reply
+            self._discarded_tokens += (
+                discarded.prompt_tokens + discarded.completion_tokens + discarded.reasoning_tokens
+            )
         plan = replace(chat.reply, request_id=f"{chat.reply.request_id}.{self._replies_begun}")
         self._replies_begun += 1
         self._reply = Reply(chat.engine, request.prompt_ids, plan)

@@ -22,6 +22,7 @@ class TurnPolicy:
         flush_delay_s: coalesce text for this long; 0 sends each piece at once.
         check_screen_prefix: put in front of the user's text after a decision of yes.
         tool: limits of the tool decision.
+        think_max_tokens: the limit of one reply's thoughts, where the model thinks.
     """
 
     concurrent: bool = True
@@ -30,6 +31,7 @@ class TurnPolicy:
     flush_delay_s: float = 0.0
     check_screen_prefix: str = "CHECK SCREEN:"
     tool: ToolPolicy = field(default_factory=ToolPolicy)
+    think_max_tokens: int = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class TurnPlanner:
                     tokens_containing=persona.phrases.spelling,
                     matchers=conversation_labels(persona.snapshot, persona.user_name),
                     cache_salt=self.cache_salt,
+                    think_max_tokens=self.context.policy.turn.think_max_tokens,
                 ),
                 output_style=persona.output_style,
                 encode=conversation.encode_reply,

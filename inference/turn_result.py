@@ -54,6 +54,7 @@ class GenerationUsage:
         prompt_tokens: the prompt of the reply that was delivered, cached part included.
         cached_tokens: the part of ``prompt_tokens`` that the prefix cache held.
         completion_tokens: tokens that the reply kept.
+        reasoning_tokens: tokens that a reasoning model generated as thoughts; not part of ``completion_tokens``.
         discarded_tokens: prompt and output tokens of a reply that was aborted after a tool decision of yes.
         ttft_ms: time to the first text that the client could see.
         tool_ms: time to the tool decision.
@@ -70,13 +71,16 @@ class GenerationUsage:
     tool_ms: float | None = None
     total_ms: float = 0.0
     suppressed: int = 0
+    reasoning_tokens: int = 0
 
     def as_frame(self, ended_by: EndReason) -> Mapping[str, Any]:
-        """Return the ``usage`` object of the ``done`` frame."""
+        """Return the ``usage`` object of the ``done`` frame. ``reasoning_tokens`` is there where the model thought."""
+        thoughts = {"reasoning_tokens": self.reasoning_tokens} if self.reasoning_tokens else {}
         return {
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
+            **thoughts,
             "tool_prompt_tokens": self.tool_prompt_tokens,
             "tool_completion_tokens": self.tool_completion_tokens,
             "discarded_tokens": self.discarded_tokens,

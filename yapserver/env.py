@@ -104,6 +104,9 @@ class Environment(BaseSettings):
     )
     CHAT_MAX_LEN: Positive = Field(5160, description="context length of the chat engine, tokens")
     CHAT_MAX_OUT: Positive = Field(150, description="longest reply, tokens")
+    CHAT_THINK_MAX_TOKENS: Positive = Field(
+        512, description="tokens of thoughts that a reasoning model may write before a reply; then they are closed"
+    )
     TOOL_MAX_LEN: Positive = Field(3000, description="context length of the tool engine, tokens")
     TOOL_MAX_OUT: Positive = Field(64, description="longest tool call, tokens")
     CHAT_PROMPT_MAX_TOKENS: Positive = Field(

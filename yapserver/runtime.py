@@ -84,6 +84,7 @@ def session_policy(env: Environment) -> SessionPolicy:
                 hard_timeout_s=None if hard < 0 else hard / 1000,
             ),
             check_screen_prefix=env.CHECK_SCREEN_PREFIX,
+            think_max_tokens=env.CHAT_THINK_MAX_TOKENS,
         ),
         max_out=env.CHAT_MAX_OUT,
         screen_checked_prefix=env.SCREEN_CHECKED_PREFIX,

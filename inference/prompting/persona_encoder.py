@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import date
 from functools import lru_cache
 
 from inference.prompting.chat_template import ChatFormat
@@ -32,6 +33,7 @@ class PersonaEncoder:
         self.transcript = TranscriptFormat(tool, utterance_max_tokens=limits.utterance) if tool else None
         self.limits = limits
         self._tool = tool
+        # The day is part of the key: a chat template may print the date.
         self._chat_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool)
 
@@ -51,7 +53,7 @@ class PersonaEncoder:
         Raises:
             PersonaError: ``CHAT_PROMPT_TOO_LONG``.
         """
-        return self._chat_ids(prompt)
+        return self._chat_ids(prompt, self.chat.day if self.chat else None)
 
     def tool_ids(self, prompt: str) -> tuple[int, ...]:
         """Return the ids of a tool prompt, examples as turns; empty without a tool engine.
@@ -59,7 +61,7 @@ class PersonaEncoder:
         Raises:
             PersonaError: ``TOOL_PROMPT_TOO_LONG``.
         """
-        return self._tool_ids(prompt)
+        return self._tool_ids(prompt, self._tool.day if self._tool else None)
 
     async def encode_ahead(self, prompt: str | None) -> None:
         """Encode a long prompt in a thread, so that :meth:`chat_ids` finds it in the cache.
@@ -68,15 +70,15 @@ class PersonaEncoder:
         """
         if prompt is not None and LONG_TEXT_CHARS < len(prompt) <= self.max_chat_chars:
             with suppress(PersonaError):
-                await asyncio.to_thread(self._chat_ids, prompt)
+                await asyncio.to_thread(self.chat_ids, prompt)
 
     def tool_warm_ids(self) -> list[list[int]]:
         """Return the prompts that the tool engine computes at start; empty without a tool engine."""
         if self.transcript is None:
             return []
-        return [[*self._tool_ids(DEFAULT_TOOL_PROMPT), *self.transcript.decision(self.transcript.user("hi"))]]
+        return [[*self.tool_ids(DEFAULT_TOOL_PROMPT), *self.transcript.decision(self.transcript.user("hi"))]]
 
-    def _encode_chat(self, prompt: str) -> tuple[int, ...]:
+    def _encode_chat(self, prompt: str, day: date | None) -> tuple[int, ...]:
         if self.chat is None:
             return ()
         limit = self.limits.chat_prompt
@@ -84,7 +86,7 @@ class PersonaEncoder:
             raise PersonaError(PersonaProblem.CHAT_PROMPT_TOO_LONG, f"chat_prompt may have at most {limit} tokens")
         return (*self.chat.before_system, *ids)
 
-    def _encode_tool(self, prompt: str) -> tuple[int, ...]:
+    def _encode_tool(self, prompt: str, day: date | None) -> tuple[int, ...]:
         if self._tool is None or self.transcript is None:
             return ()
         limit = self.limits.tool_prompt

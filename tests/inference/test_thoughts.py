@@ -16,7 +16,7 @@ def encode(text: str) -> list[int]:
 
 def run(*deltas: str) -> tuple[str, list[int], ThoughtFilter]:
     """Feed deltas with one token a character; return the visible text, its ids, and the filter."""
-    thoughts = ThoughtFilter(encode)
+    thoughts = ThoughtFilter(encode, encode)
     text = ""
     ids: list[int] = []
     for delta in deltas:
@@ -75,7 +75,7 @@ def test_the_result_does_not_depend_on_the_deltas(generated: str, data: st.DataO
 
 
 def test_nothing_is_held_where_no_mark_can_begin() -> None:
-    thoughts = ThoughtFilter(encode)
+    thoughts = ThoughtFilter(encode, encode)
     assert thoughts.feed("Hello", [1]) == ("Hello", [1])
     assert thoughts.feed(" there <", [2, 3])[0] == " there "
     assert thoughts.feed("3", [4]) == ("<3", [60, 4])
@@ -83,7 +83,7 @@ def test_nothing_is_held_where_no_mark_can_begin() -> None:
 
 
 def test_ids_stay_as_generated_where_a_delta_is_all_text() -> None:
-    thoughts = ThoughtFilter(encode)
+    thoughts = ThoughtFilter(encode, encode)
     assert thoughts.feed("<think>", [900]) == ("", [])
     assert thoughts.thinking
     assert thoughts.feed("hm", [901, 902]) == ("", [])
@@ -98,7 +98,7 @@ def test_ids_stay_as_generated_where_a_delta_is_all_text() -> None:
 
 
 def test_a_token_without_text_belongs_to_the_text_around_it() -> None:
-    thoughts = ThoughtFilter(encode)
+    thoughts = ThoughtFilter(encode, encode)
     assert thoughts.feed("a", [1]) == ("a", [1])
     assert thoughts.feed("", [2]) == ("", [2])
     assert thoughts.feed("<", [3]) == ("", [])
@@ -107,7 +107,7 @@ def test_a_token_without_text_belongs_to_the_text_around_it() -> None:
 
 
 def test_thoughts_that_take_too_long_are_closed_by_the_caller() -> None:
-    thoughts = ThoughtFilter(encode)
+    thoughts = ThoughtFilter(encode, encode)
     for text, ids in (("<think>", [1]), ("so much", [2, 3]), (" to say </th", [4])):
         assert thoughts.feed(text, ids) == ("", [])
     assert thoughts.thinking
@@ -118,4 +118,25 @@ def test_thoughts_that_take_too_long_are_closed_by_the_caller() -> None:
     assert thoughts.feed("\n\nHello", [5]) == ("Hello", encode("Hello"))
     # The caller's next request begins behind them; a token that was taken apart is spelled again.
     assert thoughts.prefix_ids[:3] == [1, 2, 3]
-    assert thoughts.prefix_ids[3:] == encode(" to say </th\n\n")
+    assert thoughts.prefix_ids[3:] == encode(" to say </th</think>\n\n\n\n")
+
+
+def test_held_text_is_part_of_the_next_request_or_is_dropped() -> None:
+    thoughts = ThoughtFilter(encode, encode)
+    assert thoughts.feed("I", [1]) == ("I", [1])
+    assert thoughts.feed(" <", [2]) == (" ", [32])
+    assert thoughts.held_ids == [60]
+    thoughts.drop_held()
+    assert thoughts.held_ids == []
+    assert thoughts.feed("3", [3]) == ("3", [3])
+    assert thoughts.reasoning_tokens == 0
+
+
+def test_thoughts_in_the_middle_of_a_reply_are_left_out() -> None:
+    thoughts = ThoughtFilter(encode, encode)
+    assert thoughts.feed("Hello", [1]) == ("Hello", [1])
+    assert thoughts.feed("<think>", [2]) == ("", [])
+    thoughts.feed("so much", [3])
+    thoughts.close_thoughts()
+    assert thoughts.prefix_ids == thoughts.held_ids == []
+    assert thoughts.feed(" you", [4]) == ("you", encode("you"))
