@@ -275,9 +275,7 @@ class Turn:
         assert request is not None
         if self._reply is not None:
             discarded = self._reply
-            self._discarded_tokens += (
-                discarded.prompt_tokens + discarded.completion_tokens + discarded.reasoning_tokens
-            )
+            self._discarded_tokens += discarded.prompt_tokens + discarded.completion_tokens + discarded.reasoning_tokens
         plan = replace(chat.reply, request_id=f"{chat.reply.request_id}.{self._replies_begun}")
         self._replies_begun += 1
         self._reply = Reply(chat.engine, request.prompt_ids, plan)

@@ -142,7 +142,7 @@ def test_the_runtime_passes_every_setting_on(env: Environment, monkeypatch: pyte
         "TOOL_MAX_OUT": "3", "PREBUFFER_MAX_CHARS": "4", "STREAM_FLUSH_MS": "5", "CHECK_SCREEN_PREFIX": "a",
         "CHAT_MAX_OUT": "6", "SCREEN_CHECKED_PREFIX": "b", "WS_IDLE_TIMEOUT_S": "7",
         "WS_CLOSE_CLIENT_REQUEST_CODE": "4001", "WS_CLOSE_IDLE_CODE": "4002", "WS_CLOSE_UNAUTHORIZED_CODE": "4003",
-        "LOG_TEXT": "1", "PREFIX_SHARING": "all",
+        "LOG_TEXT": "1", "PREFIX_SHARING": "all", "CHAT_THINK_MAX_TOKENS": "9",
     }  # fmt: skip
     for name, value in changed.items():
         monkeypatch.setenv(name, value)
@@ -154,6 +154,7 @@ def test_the_runtime_passes_every_setting_on(env: Environment, monkeypatch: pyte
             flush_delay_s=0.005,
             check_screen_prefix="a",
             tool=ToolPolicy(max_out=3, timeout_s=2.0, hard_timeout_s=None),
+            think_max_tokens=9,
         ),
         max_out=6,
         screen_checked_prefix="b",
