@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 
-from personas.phrase_files import MAX_BIAS, MAX_PHRASE_CHARS, MIN_BIAS, check_rule, phrase_key
+from personas.phrase_rules import MAX_BIAS, MAX_PHRASE_CHARS, MIN_BIAS, check_rule, phrase_key
 from personas.sampling_ranges import SAMPLING_BOUNDS, SAMPLING_KEYS, InSamplingRange
 from personas.snapshot import BAN_BIAS, SPEECH_KINDS, PhraseRule
 from personas.text_forms import is_text
@@ -233,6 +234,17 @@ class Portrait(models.Model):
 
     def __str__(self) -> str:
         return f"portrait of {self.persona_id}"
+
+
+class PhraseUpload(models.Model):
+    """The text of a phrase list between upload and preview. One per user; ``data`` is packed with zlib."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE)
+    data = models.BinaryField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"upload {self.pk}"
 
 
 class CatalogueVersion(models.Model):

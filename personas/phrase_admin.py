@@ -1,42 +1,49 @@
-"""Phrase lists in the admin, also those of hundreds: paged, searched, taken in and given out."""
+"""The admin of phrase lists: paged, searched, imported and exported, also with a hundred thousand phrases."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.db.models import Count, Model, QuerySet
+from django.db.models import Count, IntegerField, Model, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.text import slugify
 from unfold.admin import TabularInline
 
 from personas import phrase_files, phrase_services
-from personas.models import Phrase, PhraseList
-from personas.phrase_forms import NewPhraseListForm, PhraseForm, PhraseFormSet, PhraseImportForm
-from personas.versioned_admin import VersionedAdmin, button, download
+from personas.models import Persona, Phrase, PhraseList
+from personas.phrase_forms import PhraseForm, PhraseFormSet, PhraseListForm
+from personas.phrase_import_admin import PhraseImportAdmin
+from personas.phrase_rules import MAX_PHRASE_CHARS
+from personas.versioned_admin import button, download
 
-PHRASES_A_PAGE = 100  # Django refuses forms of more than 1,000 values
+PHRASES_PER_PAGE = 100  # Django refuses forms with more than 1,000 values
 
 
 class PhraseInline(TabularInline):
-    """A page of a list's phrases, in the order of the alphabet."""
+    """One page of a list's phrases in alphabetical order; with ``?find=``, of those that contain a text."""
 
     model = Phrase
     form = PhraseForm
     formset = PhraseFormSet
     ordering = ("text", "pk")
     extra = 1
-    per_page = PHRASES_A_PAGE
+    per_page = PHRASES_PER_PAGE
     hide_title = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Phrase]:
+        phrases: QuerySet[Phrase] = super().get_queryset(request)
+        wanted = request.GET.get("find", "")[:MAX_PHRASE_CHARS].replace("\0", "")
+        return phrases.filter(text__icontains=wanted) if wanted else phrases
 
 
 @admin.register(PhraseList)
-class PhraseListAdmin(VersionedAdmin):
-    """Lists of hundreds: paged, searched, taken in and given out as JSON or plain text."""
+class PhraseListAdmin(PhraseImportAdmin):
+    """Phrase lists."""
 
+    form = PhraseListForm
     list_display = ("name", "is_global", "enabled", "phrase_count", "persona_count", "version", "updated")
     list_filter = ("enabled", "is_global")
     search_fields = ("name", "phrases__text")
@@ -44,6 +51,7 @@ class PhraseListAdmin(VersionedAdmin):
     readonly_fields = ("version", "created", "updated")
     fieldsets = ((None, {"fields": ("name", ("is_global", "enabled"), "note", ("version", "created", "updated"))}),)
     inlines = (PhraseInline,)
+    change_form_outer_before_template = "admin/personas/find_phrase.html"
     warn_unsaved_form = True
     actions = ("enable", "disable")
     actions_list = ("import_list",)
@@ -53,9 +61,13 @@ class PhraseListAdmin(VersionedAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PhraseList]:
+        """Lists with their counts. Subqueries: a join would multiply the phrases by the personas."""
         lists: QuerySet[PhraseList] = super().get_queryset(request)
         return lists.annotate(
-            phrases_held=Count("phrases", distinct=True), personas_held=Count("personas", distinct=True)
+            phrases_held=_count(Phrase.objects.order_by().filter(phrase_list=OuterRef("pk")), "phrase_list"),
+            personas_held=_count(
+                Persona.phrase_lists.through.objects.order_by().filter(phraselist=OuterRef("pk")), "phraselist"
+            ),
         )
 
     @admin.display(description="phrases", ordering="phrases_held")
@@ -68,6 +80,15 @@ class PhraseListAdmin(VersionedAdmin):
 
     def changed(self, obj: PhraseList, added: bool) -> None:
         phrase_services.phrase_list_changed(obj, added)
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[Any, int], set[Any], list[Any]]:
+        """Name the lists and count their phrases. Django's own page would show every phrase."""
+        shown = [f"Phrase list: {phrase_list} ({phrase_list.phrases.count()} phrases)" for phrase_list in objs]
+        counts = {"phrase lists": len(shown), "phrases": Phrase.objects.filter(phrase_list__in=list(objs)).count()}
+        missing = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
+        return shown, counts, missing, []
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
         phrase_services.delete_phrase_lists(PhraseList.objects.filter(pk=obj.pk))
@@ -82,40 +103,6 @@ class PhraseListAdmin(VersionedAdmin):
     @admin.action(description="Disable selected lists", permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[PhraseList]) -> None:
         self.switch(request, phrase_services.set_phrase_lists_enabled, queryset, False)
-
-    @button("Import a list", "add", "import", icon="upload")
-    def import_list(self, request: HttpRequest) -> HttpResponse:
-        form = self.upload(request, NewPhraseListForm)
-        if form.is_valid():
-            given = form.cleaned_data
-            try:
-                made = phrase_services.create_phrase_list(given["name"], given["rules"], is_global=given["is_global"])
-            except ValidationError as error:
-                form.add_error(None, "; ".join(error.messages))
-            else:
-                self.log_addition(request, made, f"Imported with {len(given['rules'])} phrases.")
-                self.message_user(request, f"{made}: {len(given['rules'])} phrases.", messages.SUCCESS)
-                return redirect("admin:personas_phraselist_change", made.pk)
-        back = reverse("admin:personas_phraselist_changelist")
-        return self.page(request, "Import a phrase list", "import", form=form, back=back)
-
-    @button("Import phrases", "change", "import", icon="upload")
-    def import_into(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        phrase_list = self.one(request, object_id)
-        form = self.upload(request, PhraseImportForm)
-        if form.is_valid():
-            given = form.cleaned_data
-            try:
-                count = phrase_services.import_phrases(phrase_list, given["rules"], given["replace"])
-            except ValidationError as error:
-                form.add_error(None, "; ".join(error.messages))
-            else:
-                word = "Replaced all phrases by" if given["replace"] else "Added"
-                self.log_change(request, phrase_list, f"{word} {count} imported phrases.")
-                self.message_user(request, f"{word} {count} phrases.", messages.SUCCESS)
-                return redirect("admin:personas_phraselist_change", phrase_list.pk)
-        back = reverse("admin:personas_phraselist_change", args=[phrase_list.pk])
-        return self.page(request, f"Import phrases into {phrase_list}", "import", form=form, back=back)
 
     @button("JSON", "view", "export-json")
     def export_json(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -135,3 +122,8 @@ class PhraseListAdmin(VersionedAdmin):
             return redirect("admin:personas_phraselist_change", phrase_list.pk)
         kind = "application/json" if ending == "json" else "text/plain; charset=utf-8"
         return download(text.encode(), f"{slugify(phrase_list.name) or 'phrases'}.{ending}", kind)
+
+
+def _count(rows: QuerySet[Any], group: str) -> Coalesce:
+    counted = rows.values(group).annotate(held=Count("pk")).values("held")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)

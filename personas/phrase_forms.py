@@ -1,4 +1,4 @@
-"""The forms of phrase lists: rows, pages of rows, and imports."""
+"""The forms of a phrase list and of its phrases, page by page."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ from django.core.exceptions import ValidationError
 from django.db.models import CharField, F, Value
 from django.db.models.functions import Cast, Concat
 from unfold.forms import PaginationInlineFormSet
-from unfold.widgets import (
-    UnfoldAdminFileFieldWidget,
-    UnfoldAdminTextareaWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanWidget,
-)
+from unfold.widgets import UnfoldAdminTextareaWidget
 
-from personas import phrase_files, token_biases
+from personas import token_biases
 from personas.models import Phrase, PhraseList
-from personas.phrase_files import phrase_key
-from personas.snapshot import BAN_BIAS, PhraseRule
-from personas.upload_form import UploadForm, sentence
+from personas.phrase_rules import MAX_PHRASE_CHARS, MAX_PHRASES, phrase_key
+from personas.snapshot import BAN_BIAS
+from personas.text_fields import MultilineField
+
+
+class PhraseListForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The fields of a list itself."""
+
+    class Meta:
+        model = PhraseList
+        fields = ("name", "is_global", "enabled", "note")
+        field_classes = {"note": MultilineField}
 
 
 class PhraseForm(forms.ModelForm):  # type: ignore[type-arg]
-    """One row of a list. Spaces around a phrase are part of it, so nothing is stripped."""
+    """One row of a list. Nothing is stripped: white space around a phrase belongs to it.
 
-    text = forms.CharField(
+    The text is a textarea of one row: browsers drop line breaks out of an input, and a phrase may hold one.
+    """
+
+    text = MultilineField(
         strip=False,
-        max_length=phrase_files.MAX_PHRASE_CHARS,
-        widget=UnfoldAdminTextInputWidget({"class": "font-mono", "spellcheck": "false"}),
+        max_length=MAX_PHRASE_CHARS,
+        widget=UnfoldAdminTextareaWidget({"class": "font-mono", "rows": 1, "spellcheck": "false"}),
     )
 
     class Meta:
@@ -39,9 +46,10 @@ class PhraseForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class PhraseFormSet(PaginationInlineFormSet):
-    """One page of a list's phrases, checked against the other pages too."""
+    """One page of a list's phrases, checked against the other pages by query."""
 
     def clean(self) -> None:
+        """Refuse phrases that the list has already, too many phrases, and too many biases."""
         super().clean()
         live = [
             form
@@ -50,82 +58,26 @@ class PhraseFormSet(PaginationInlineFormSet):
         ]
         shown = [form.instance.pk for form in self.initial_forms if form.instance.pk]
         elsewhere = Phrase.objects.filter(phrase_list=self.instance.pk).exclude(pk__in=shown)
-        keys = Counter(elsewhere.values_list("key", flat=True))
-        biased = list(elsewhere.filter(bias__gt=BAN_BIAS).values_list("text", flat=True))
-        for form in live:
-            cleaned = getattr(form, "cleaned_data", {})
-            text, bias = cleaned.get("text"), cleaned.get("bias")
-            if not text or bias is None:
-                continue  # it has errors of its own
-            key = phrase_key(text, cleaned.get("case_sensitive", False))
+        keyed = [
+            (form, phrase_key(cleaned["text"], cleaned.get("case_sensitive", False)), cleaned)
+            for form in live
+            if (cleaned := getattr(form, "cleaned_data", {})).get("text") and cleaned.get("bias") is not None
+        ]  # rows without these two have errors of their own
+        taken = elsewhere.filter(key__in={key for _, key, _ in keyed}).values_list("key", flat=True)
+        keys = Counter(taken)
+        for form, key, _ in keyed:
             if keys[key]:
                 form.add_error("text", "This phrase is in the list already.")
             keys[key] += 1
-            if bias > BAN_BIAS:
-                biased.append(text)
-        if keys.total() > phrase_files.MAX_PHRASES:
-            raise ValidationError(f"A list holds at most {phrase_files.MAX_PHRASES} phrases.")
+        if elsewhere.count() + len(live) > MAX_PHRASES:
+            raise ValidationError(f"A list holds at most {MAX_PHRASES} phrases.")
+        biased = list(elsewhere.filter(bias__gt=BAN_BIAS).values_list("text", flat=True))
+        biased += [cleaned["text"] for _, _, cleaned in keyed if cleaned["bias"] > BAN_BIAS]
         token_biases.check_list(self.instance, biased)
 
     def save_existing_objects(self, commit: bool = True) -> Any:
-        """Rows that change step aside first, so that two of them can swap their texts."""
+        """Save changed rows. Their keys are freed first, so that two rows can swap their texts."""
         if commit:
             changed = [form.instance.pk for form in self.initial_forms if form.has_changed() and form.instance.pk]
             Phrase.objects.filter(pk__in=changed).update(key=Concat(Value("!"), Cast(F("pk"), CharField())))
         return super().save_existing_objects(commit)
-
-
-class PhraseImportForm(UploadForm):
-    """Phrases from a file or from the clipboard."""
-
-    file = forms.FileField(required=False, help_text="JSON or plain text, UTF-8.", widget=UnfoldAdminFileFieldWidget)
-    text = forms.CharField(
-        required=False,
-        strip=False,
-        label="Or paste",
-        help_text='One phrase a line, each banned exactly as it stands, spaces included; or JSON: {"phrase": bias}.',
-        widget=UnfoldAdminTextareaWidget({"class": "font-mono", "rows": 12, "spellcheck": "false"}),
-    )
-    replace = forms.BooleanField(
-        required=False,
-        label="Replace what the list holds",
-        help_text="Otherwise the phrases are added.",
-        widget=UnfoldBooleanWidget,
-    )
-
-    def clean(self) -> dict[str, Any]:
-        """Adds ``rules``, a tuple of :class:`PhraseRule`."""
-        cleaned = super().clean() or self.cleaned_data
-        upload, text = cleaned.get("file"), cleaned.get("text", "")
-        if self.errors:
-            return cleaned
-        if bool(upload) == bool(text.strip()):
-            raise ValidationError("Choose a file or paste phrases, one of the two.")
-        try:
-            source = phrase_files.decode(self.read(phrase_files.MAX_FILE_BYTES)) if upload else text
-            rules: tuple[PhraseRule, ...] = phrase_files.parse(source)
-            if not rules:
-                raise ValueError("no phrases in it")
-        except ValueError as error:
-            self.add_error("file" if upload else "text", sentence(error))
-        else:
-            cleaned["rules"] = rules
-        return cleaned
-
-
-class NewPhraseListForm(PhraseImportForm):
-    """A new list from a file or from the clipboard."""
-
-    replace = None  # type: ignore[assignment]  # Django's way to drop an inherited field
-    name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget)
-    is_global = forms.BooleanField(
-        required=False, label="Global", help_text="In force for every persona.", widget=UnfoldBooleanWidget
-    )
-    field_order = ("name", "is_global", "file", "text")
-
-    def clean_name(self) -> str:
-        """Free names only."""
-        name = str(self.cleaned_data["name"])
-        if PhraseList.objects.filter(name=name).exists():
-            raise ValidationError("A list of this name exists already.")
-        return name

@@ -1,4 +1,4 @@
-"""Verbs that write phrase lists. Each raises the versions and tells who listens, in one transaction."""
+"""Verbs that write phrase lists. Each raises the versions and announces the change, in one transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models import F, QuerySet
 from personas import token_biases
 from personas.changes import catalogue_changed
 from personas.models import Persona, Phrase, PhraseList
-from personas.phrase_files import MAX_PHRASES, check_rules, phrase_key
+from personas.phrase_rules import MAX_PHRASES, check_rules, phrase_key
 from personas.snapshot import PhraseRule
 
 
@@ -19,7 +19,7 @@ from personas.snapshot import PhraseRule
 def create_phrase_list(
     name: str, rules: Sequence[PhraseRule] = (), is_global: bool = False, note: str = ""
 ) -> PhraseList:
-    """A new list with these phrases. Raises ``ValidationError``."""
+    """Return a new list with these phrases. Raises ``ValidationError``."""
     phrase_list = PhraseList(name=name, note=note, is_global=is_global)
     phrase_list.full_clean()
     phrase_list.save()
@@ -29,20 +29,25 @@ def create_phrase_list(
 
 @transaction.atomic
 def import_phrases(phrase_list: PhraseList, rules: Sequence[PhraseRule], replace: bool = False) -> int:
-    """Adds phrases to a list, or puts them in the place of all it holds (notes stay). Returns how many came in.
+    """Add phrases to a list, and return their number.
 
-    Raises ``ValidationError`` where one is refused, is in the list already, or the biases would be too many.
+    Args:
+        replace: Whether the phrases replace those of the list. Notes of equal phrases stay.
+
+    Raises:
+        ValidationError: A phrase is refused or in the list already, or there would be too many phrases or biases.
     """
     PhraseList.objects.select_for_update().filter(pk=phrase_list.pk).first()  # one import at a time
     try:
         check_rules(rules)
     except ValueError as error:
         raise ValidationError(str(error)) from None
-    kept = {phrase.key: phrase for phrase in phrase_list.phrases.all()}
+    held = phrase_list.phrases.order_by()
+    kept = {key: (text, note) for key, text, note in held.values_list("key", "text", "note")}
     new = {phrase_key(rule.text, rule.case_sensitive): rule for rule in rules}
     if replace:
         phrase_list.phrases.all().delete()
-    elif already := [repr(kept[key].text) for key in new if key in kept]:
+    elif already := [repr(kept[key][0]) for key in new if key in kept]:
         more = f" and {len(already) - 3} more" if len(already) > 3 else ""
         raise ValidationError(f"In the list already: {', '.join(already[:3])}{more}.")
     elif len(kept) + len(new) > MAX_PHRASES:
@@ -55,7 +60,7 @@ def import_phrases(phrase_list: PhraseList, rules: Sequence[PhraseRule], replace
             bias=rule.bias,
             case_sensitive=rule.case_sensitive,
             whole_word=rule.whole_word,
-            note=kept[key].note if key in kept else "",
+            note=kept[key][1] if key in kept else "",
         )
         for key, rule in new.items()
     )
@@ -65,12 +70,13 @@ def import_phrases(phrase_list: PhraseList, rules: Sequence[PhraseRule], replace
 
 
 def rules_of(phrase_list: PhraseList) -> tuple[PhraseRule, ...]:
-    """The list's phrases in the order they came in, for export."""
-    return tuple(phrase.rule for phrase in phrase_list.phrases.order_by("pk"))
+    """Return the phrases of a list in the order of their import, for export."""
+    rows = phrase_list.phrases.order_by("pk").values_list("text", "bias", "case_sensitive", "whole_word")
+    return tuple(PhraseRule(*row) for row in rows)
 
 
 def phrase_list_changed(phrase_list: PhraseList, added: bool = False) -> None:
-    """After a list or its phrases were written: its next version, except for a new one, and that of its personas."""
+    """Raise the versions of a list (not of a new one) and its personas after a write, and announce the change."""
     if added:
         catalogue_changed()
     else:
@@ -80,7 +86,11 @@ def phrase_list_changed(phrase_list: PhraseList, added: bool = False) -> None:
 
 @transaction.atomic
 def set_phrase_lists_enabled(lists: QuerySet[PhraseList], enabled: bool) -> list[PhraseList]:
-    """Enables or disables these; returns those that changed. Raises ``ValidationError`` where biases get too many."""
+    """Enable or disable these lists; return those that changed.
+
+    Raises:
+        ValidationError: Too many biases would be in force.
+    """
     changed = list(lists.filter(enabled=not enabled))
     for phrase_list in changed:
         phrase_list.enabled = enabled
@@ -94,9 +104,11 @@ def set_phrase_lists_enabled(lists: QuerySet[PhraseList], enabled: bool) -> list
 
 @transaction.atomic
 def delete_phrase_lists(lists: QuerySet[PhraseList]) -> None:
-    """Deletes these with their phrases."""
-    _lists_changed(list(lists.values_list("pk", flat=True)))
-    lists.delete()
+    """Delete these lists with their phrases."""
+    keys = list(lists.values_list("pk", flat=True))
+    _lists_changed(keys)
+    Phrase.objects.filter(phrase_list__in=keys).delete()  # one statement: the cascade would load every phrase
+    PhraseList.objects.filter(pk__in=keys).delete()
 
 
 @transaction.atomic

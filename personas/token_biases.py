@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 
 from personas import tokens
 from personas.models import Persona, Phrase, PhraseList
-from personas.phrase_files import MAX_TOKEN_BIASES
+from personas.phrase_rules import MAX_TOKEN_BIASES
 from personas.snapshot import BAN_BIAS
 
 

@@ -1,4 +1,4 @@
-"""What the admins of personas and phrase lists share: versions, the news of a change, pages and downloads."""
+"""The base of the admins of personas and phrase lists: versions, announced changes, pages and downloads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class VersionedAdmin(ModelAdmin):
-    """Rows with a version, which grows by one per saved change, and is told when all of it is stored."""
+    """Rows with a version that grows by one with every saved change, announced once everything is stored."""
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         if change:
@@ -33,11 +33,11 @@ class VersionedAdmin(ModelAdmin):
             form.instance.refresh_from_db(fields=["version"])
 
     def changed(self, obj: Any, added: bool) -> None:
-        """What follows a saved change."""
+        """Called after a saved change: raises versions and announces the change."""
         raise NotImplementedError
 
     def switch(self, request: HttpRequest, set_enabled: Any, queryset: QuerySet[Any], enabled: bool) -> None:
-        """The enable and disable actions: all or none, each in the log."""
+        """Enable or disable the selected rows: all or none, each with a log entry."""
         try:
             changed = set_enabled(queryset, enabled)
         except ValidationError as error:
@@ -49,16 +49,16 @@ class VersionedAdmin(ModelAdmin):
         self.message_user(request, f"{word}: {len(changed)}.", messages.SUCCESS)
 
     def page(self, request: HttpRequest, title: str, template: str, **context: Any) -> TemplateResponse:
-        """A page of this model's own, in the admin's frame."""
+        """Return a page of this model in the admin's frame."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
         return TemplateResponse(request, f"admin/personas/{template}.html", frame | context)
 
     def upload(self, request: HttpRequest, form_class: type[forms.Form]) -> forms.Form:
-        """The bound form of an import page, or the empty one."""
+        """Return the form of an import page: bound for a POST, else empty."""
         return form_class(request.POST, request.FILES) if request.method == "POST" else form_class()
 
     def one(self, request: HttpRequest, object_id: str) -> Any:
-        """The row, or a refusal: an export of what one may not see does not exist."""
+        """Return the row. Raises ``PermissionDenied`` without the right to view the row, and for a missing row."""
         obj = self.get_object(request, object_id)
         if obj is None or not self.has_view_permission(request, obj):
             raise PermissionDenied
@@ -66,11 +66,11 @@ class VersionedAdmin(ModelAdmin):
 
 
 def button(description: str, permission: str, url_path: str, icon: str | None = None) -> Callable[[Function], Function]:
-    """A button above a list or a form, with a page or a file behind it."""
+    """Decorate a view as a button above a list or a form."""
     made = action(description=description, permissions=[permission], url_path=url_path, icon=icon)
     return cast(Callable[[Function], Function], made)
 
 
 def download(body: bytes, name: str, kind: str) -> HttpResponse:
-    """A file to keep."""
+    """Return a file that browsers save."""
     return HttpResponse(body, content_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

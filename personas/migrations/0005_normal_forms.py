@@ -10,7 +10,7 @@ from django.db.models import F
 
 from personas.card_document import MAX_FIELD_CHARS, MAX_NAME_CHARS
 from personas.card_prompt import PROMPT_FIELDS, SYSTEM_PROMPT, PromptTooLong, compose, unix_lines
-from personas.phrase_files import phrase_key
+from personas.phrase_rules import phrase_key
 
 # As the import of cards composed a prompt before this migration, with {{char}} replaced.
 _ORIGINAL = re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE)

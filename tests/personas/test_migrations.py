@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from personas.models import Persona, Phrase
-from personas.phrase_files import phrase_key
+from personas.phrase_rules import phrase_key
 from personas.services import card_of
 from tests.personas.card_samples import v2
 

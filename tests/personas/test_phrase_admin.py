@@ -5,23 +5,21 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
 from personas import services
 from personas.models import Persona, PhraseList
-from personas.phrase_admin import PHRASES_A_PAGE, PhraseInline
-from personas.phrase_files import MAX_TOKEN_BIASES
-from personas.phrase_services import create_phrase_list, import_phrases, rules_of
+from personas.phrase_admin import PHRASES_PER_PAGE, PhraseInline
+from personas.phrase_rules import MAX_TOKEN_BIASES
+from personas.phrase_services import create_phrase_list, import_phrases
 from personas.selectors import catalogue_version, load_catalogue
 from personas.snapshot import PhraseRule
 from tests.personas.forms import errors_of, save
 
 ADD = reverse("admin:personas_phraselist_add")
 LIST = reverse("admin:personas_phraselist_changelist")
-IMPORT = reverse("admin:personas_phraselist_import_list")
 
 
 @pytest.fixture
@@ -126,7 +124,59 @@ def test_a_list_of_hundreds_is_paged_and_checked_whole(operator: Client, bans: P
 
 def test_a_page_fits_a_form(settings: Settings) -> None:
     values = len(("id", "phrase_list", *PhraseInline.form.base_fields, "DELETE"))
-    assert (PHRASES_A_PAGE + PhraseInline.extra + 10) * values < settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    assert (PHRASES_PER_PAGE + PhraseInline.extra + 10) * values < settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+
+
+def test_a_phrase_with_a_line_break_is_not_a_change(operator: Client, bans: PhraseList) -> None:
+    import_phrases(bans, [PhraseRule("two\nlines")])
+    bans.refresh_from_db()
+    version = bans.version
+    at_row = rows(bans).index("two\nlines")
+    posted = {f"phrases-{at_row}-text": "two\r\nlines", "note": "a"}
+    assert save(operator, at("change", bans), **posted).status_code == 302
+    bans.refresh_from_db()
+    assert (bans.version, "two\nlines" in rows(bans)) == (version + 1, True)
+    PhraseList.objects.filter(pk=bans.pk).update(note="a\nb")
+    assert save(operator, at("change", bans), note="a\r\nb").status_code == 302
+    bans.refresh_from_db()
+    assert (bans.version, bans.note) == (version + 1, "a\nb")
+
+
+@pytest.mark.parametrize("same", ["cafe\u0301", "CAF\u00c9", "caf\u00e9\u200b", "ca\u00adf\u00e9"])
+def test_what_the_guard_cannot_tell_apart_is_a_duplicate(operator: Client, bans: PhraseList, same: str) -> None:
+    import_phrases(bans, [PhraseRule("caf\u00e9")])
+    page = save(operator, at("change", bans), **{"phrases-4-text": same})
+    assert "in the list already" in errors_of(page)
+
+
+def test_finding_phrases_in_a_list(operator: Client, bans: PhraseList) -> None:
+    import_phrases(bans, [PhraseRule(f"word {number:03}") for number in range(120)])
+    url = at("change", bans)
+    assert 'name="find"' in operator.get(url).content.decode()
+    page: Any = operator.get(url + "?find=WORD+11")
+    forms = page.context["inline_admin_formsets"][0].formset.initial_forms
+    assert [form.instance.text for form in forms] == [f"word 11{number}" for number in range(10)]
+    assert save(operator, url + "?find=word+119", **{"phrases-0-text": "found"}).status_code == 302
+    assert "found" in rows(bans)
+    assert len(rows(bans)) == 123
+    assert "already" in errors_of(save(operator, url + "?find=found", **{"phrases-0-text": "alpha"}))
+    assert operator.get(url + "?find=%00x").status_code == 200
+
+
+def test_the_delete_page_counts_phrases_and_shows_none(operator: Client, bans: PhraseList) -> None:
+    html = operator.get(at("delete", bans)).content.decode()
+    assert "bans (3 phrases)" in html
+    assert "alpha" not in html
+    chosen = {"action": "delete_selected", "_selected_action": [bans.pk]}
+    assert "bans (3 phrases)" in operator.post(LIST, chosen).content.decode()
+
+
+def test_counts_are_not_multiplied(operator: Client, bans: PhraseList, persona: Persona) -> None:
+    services.save_persona(persona, [bans])
+    services.save_persona(Persona.objects.get(slug="mia"), [bans])
+    page: Any = operator.get(LIST)
+    (shown,) = [row for row in page.context["cl"].result_list if row.pk == bans.pk]
+    assert (shown.phrases_held, shown.personas_held) == (3, 2)
 
 
 def test_too_many_biases_are_refused(operator: Client, bans: PhraseList) -> None:
@@ -162,65 +212,3 @@ def test_actions_and_deletes(operator: Client, bans: PhraseList) -> None:
 def test_search_finds_the_list_that_holds_a_phrase(operator: Client, bans: PhraseList) -> None:
     html = operator.get(LIST, {"q": "giggles"}).content.decode()
     assert ("Built-in bans" in html, at("change", bans) in html) == (True, False)
-
-
-@pytest.mark.parametrize("way", ["export_json", "export_text"])
-@pytest.mark.parametrize("pasted", [False, True])
-def test_export_and_import_again(operator: Client, bans: PhraseList, way: str, pasted: bool) -> None:
-    answer = operator.get(at(way, bans))
-    assert answer.headers["Content-Disposition"].startswith('attachment; filename="bans.')
-    source = {"text": answer.content.decode()} if pasted else {"file": SimpleUploadedFile("a", answer.content)}
-    assert operator.get(IMPORT).status_code == 200
-    made = operator.post(IMPORT, {"name": "copy", **source})
-    copy = PhraseList.objects.get(name="copy")
-    assert made.headers["Location"] == at("change", copy)
-    assert rules_of(copy) == rules_of(bans)
-
-
-def test_plain_text_export_does_not_lose_a_bias(operator: Client, bans: PhraseList) -> None:
-    import_phrases(bans, [PhraseRule("x", -5.0)])
-    page = operator.get(at("export_text", bans), follow=True)
-    assert "Not exported" in page.content.decode()
-    assert b'"x": -5' in operator.get(at("export_json", bans)).content
-
-
-def test_import_into_a_list(operator: Client, bans: PhraseList) -> None:
-    url = at("import_into", bans)
-    version = catalogue_version()
-    assert operator.post(url, {"text": "new\r\n two "}).status_code == 302
-    assert rules_of(bans)[3:] == (PhraseRule("new"), PhraseRule(" two "))
-    assert operator.post(url, {"text": '{"only": -100}', "replace": "on"}).status_code == 302
-    assert rules_of(bans) == (PhraseRule("only"),)
-    assert catalogue_version() == version + 2
-    assert LogEntry.objects.count() == 2
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({}, "Choose a file or paste"),
-        ({"text": "\n \n"}, "Choose a file or paste"),
-        ({"text": "a", "file": b"b"}, "one of the two"),
-        ({"text": "a\n \n"}, "Line 2: the phrase is only white space"),
-        ({"text": '{"": -100}'}, "the phrase is empty"),
-        ({"text": "{}"}, "No phrases in it"),
-        ({"text": "x\nX"}, "duplicate of"),
-        ({"text": '{"x": -200}'}, "between -100 and 100"),
-        ({"text": "new\nAlpha"}, "In the list already"),
-        ({"file": b"\xff"}, "Not UTF-8"),
-        ({"file": b"a" * (4 * 2**20 + 1)}, "larger than 4 MiB"),
-    ],
-)
-def test_broken_imports_are_refused_with_a_reason(
-    operator: Client, bans: PhraseList, fields: dict[str, Any], reason: str
-) -> None:
-    if "file" in fields:
-        fields = fields | {"file": SimpleUploadedFile("a", fields["file"])}
-    page = operator.post(at("import_into", bans), fields)
-    assert page.status_code == 200
-    assert reason in errors_of(page)
-    assert rows(bans) == [" - ", "alpha", "beta"]
-
-
-def test_a_taken_name_is_refused(operator: Client, bans: PhraseList) -> None:
-    assert "exists already" in errors_of(operator.post(IMPORT, {"name": "bans", "text": "a"}))

@@ -6,27 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.phrase_files import (
-    MAX_FILE_BYTES,
-    MAX_TOKEN_BIASES,
-    check_rules,
-    dump_json,
-    dump_lines,
-    load_phrase_file,
-    parse,
-    parse_json,
-    parse_lines,
-    phrase_key,
-)
+from personas.phrase_files import MAX_FILE_BYTES, decode, dump_json, dump_lines, load_phrase_file, parse
+from personas.phrase_rules import MAX_TOKEN_BIASES, check_rules, phrase_key
 from personas.snapshot import PhraseRule
 
 
 def test_json_keeps_order_spaces_and_biases() -> None:
-    assert parse_json('{" - ": -100, "Oh honey": -5.5}') == (PhraseRule(" - ", -100.0), PhraseRule("Oh honey", -5.5))
+    assert parse('{" - ": -100, "Oh honey": -5.5}') == (PhraseRule(" - ", -100.0), PhraseRule("Oh honey", -5.5))
 
 
 def test_json_takes_marks() -> None:
-    assert parse_json('{"US": {"bias": -100, "case_sensitive": true, "whole_word": true}}') == (
+    assert parse('{"US": {"bias": -100, "case_sensitive": true, "whole_word": true}}') == (
         PhraseRule("US", -100.0, case_sensitive=True, whole_word=True),
     )
 
@@ -34,11 +24,11 @@ def test_json_takes_marks() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "not JSON"),
-        ("{", "not JSON"),
+        ("", "no phrases"),
+        ("{", "looks like a part of a JSON"),
+        ('{"a', "not JSON"),
         ("[" * 100_000, "nested too deeply"),
-        ("[]", "one JSON object"),
-        ('"x"', "one JSON object"),
+        ('[["a", 0.5], ["b", 3]]', "biases, probabilities or counts"),
         ('{"a": NaN}', "NaN is not a number"),
         ('{"a": 1' + "0" * 5000 + "}", "not JSON"),
         ('{"a": 1' + "0" * 400 + "}", "must be a number"),
@@ -53,7 +43,7 @@ def test_json_takes_marks() -> None:
         ('{"\\ud800": -100}', "not text"),
         ('{"a\\u0000": -100}', "not text"),
         ('{"a": -100, "a": -100}', "duplicate"),
-        ('{"Oh honey": -100, "oh HONEY": -50}', "duplicate of 'Oh honey'"),
+        ('{"Oh honey": -100, "oh HONEY": -50}', "'oh HONEY' is a duplicate"),
         ('{"it\\u2019s": -100, "it\'s": -100}', "duplicate"),
         ('{"a": {"bias": -100, "colour": 1}}', "unknown 'colour'"),
         ('{"a": {"whole_word": "yes"}}', "true or false"),
@@ -62,7 +52,7 @@ def test_json_takes_marks() -> None:
 )
 def test_json_refusals_say_why(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse_json(text)
+        parse(text)
 
 
 def test_case_matters_where_it_is_marked() -> None:
@@ -80,18 +70,36 @@ def test_token_biases_are_bounded() -> None:
 
 
 def test_lines_keep_spaces_and_skip_empty_lines() -> None:
-    assert parse_lines(" - \r\n\r\n# not a comment\n") == (PhraseRule(" - "), PhraseRule("# not a comment"))
+    assert parse(" - \r\n\r\n# not a comment\n") == (PhraseRule(" - "), PhraseRule("# not a comment"))
 
 
 @pytest.mark.parametrize(("text", "reason"), [("a\n \nb", "line 2"), ("a\nA\n", "duplicate"), ("\n\n", "no phrases")])
 def test_line_refusals_say_why(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse_lines(text)
+        parse(text)
 
 
-def test_parse_knows_both_formats() -> None:
-    assert parse('\n{"a": -3}\n') == (PhraseRule("a", -3.0),)
+def test_numbers_of_an_object_are_biases() -> None:
+    assert parse('\n{"a": 3}\n') == (PhraseRule("a", 3.0),)
+    assert parse('[["a", -3]]') == (PhraseRule("a", -3.0),)
     assert parse("{{char}}\nb") == (PhraseRule("{{char}}"), PhraseRule("b"))
+
+
+def test_files_in_other_encodings() -> None:
+    assert decode("\ufeffé".encode()) == "é"
+    assert decode("é\n".encode("utf-16")) == "é\n"
+    with pytest.raises(ValueError, match=r"not UTF-8 text \(byte 0\)"):
+        decode("é".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "phrases", [['"quoted"'], ["a: 5", "b: 6"], ["- a", "- b"], ["phrase", "a"], ["[1]"], ["a||$||b"]]
+)
+def test_plain_text_refuses_what_would_come_back_changed(phrases: list[str]) -> None:
+    rules = [PhraseRule(phrase) for phrase in phrases]
+    with pytest.raises(ValueError, match="as another format"):
+        dump_lines(rules)
+    assert parse(dump_json(rules)) == tuple(rules)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +128,12 @@ def test_json_round_trip(listed: list[PhraseRule]) -> None:
         checked = check_rules(listed)
     except ValueError:
         return  # equal after their quotes were straightened
-    assert parse_json(dump_json(checked)) == checked
+    assert parse(dump_json(checked)) == checked
 
 
 def test_lines_round_trip() -> None:
     listed = (PhraseRule(" - "), PhraseRule("*winks*"), PhraseRule("Well, well"))
-    assert parse_lines(dump_lines(listed)) == listed
+    assert parse(dump_lines(listed)) == listed
 
 
 def test_file(tmp_path: Path) -> None:
@@ -134,7 +142,7 @@ def test_file(tmp_path: Path) -> None:
     assert load_phrase_file(path) == (PhraseRule("Oh honey"),)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\nb", b'{"": -100}', b" " * (MAX_FILE_BYTES + 1)])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: 1\nb: 2", b'{"": -100}', b" " * (MAX_FILE_BYTES + 1)])
 def test_broken_file_is_one_line_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bans.json"
     path.write_bytes(content)

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 
 from personas import cards, phrase_services, services
 from personas.models import CatalogueVersion, Persona, PhraseList
-from personas.phrase_files import MAX_TOKEN_BIASES
+from personas.phrase_rules import MAX_TOKEN_BIASES
 from personas.selectors import catalogue_version
 from personas.snapshot import PhraseRule
 from tests.personas.card_samples import as_json, v2

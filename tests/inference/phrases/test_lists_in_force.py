@@ -10,7 +10,7 @@ from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from inference.phrases.guard import PhraseGuard
 from inference.prompting.chat_template import ChatFormat
 from personas.models import Persona, PhraseList
-from personas.phrase_files import dump_json, dump_lines, parse, parse_json, parse_lines
+from personas.phrase_files import dump_json, dump_lines, parse
 from personas.phrase_services import create_phrase_list, import_phrases, rules_of
 from personas.selectors import load_catalogue
 from personas.snapshot import PhraseRule
@@ -89,7 +89,7 @@ MARKED = (
 @own_lists
 @pytest.mark.parametrize("way", ["rows", "json"])
 def test_marks_and_quotes_come_through(way: str) -> None:
-    rules = parse_json(dump_json(MARKED)) if way == "json" else MARKED
+    rules = parse(dump_json(MARKED)) if way == "json" else MARKED
     made = create_phrase_list("marked", rules, is_global=True)
     assert rules_of(made) == MARKED
     compiled_phrases = in_force()
@@ -110,7 +110,7 @@ def test_plain_text_in_and_out() -> None:
     made = create_phrase_list("lines", parse(text), is_global=True)
     assert dump_lines(rules_of(made)) == text
     assert met(in_force(), "So - Well, WELL, oh honey") == [" - ", "well, well", "oh honey"]
-    import_phrases(made, parse_lines("only this"), replace=True)
+    import_phrases(made, parse("only this"), replace=True)
     assert met(in_force(), "Well, well, ONLY THIS") == ["only this"]
 
 
@@ -120,8 +120,8 @@ def biased(texts: Iterable[str]) -> set[int]:
 
 @own_lists
 def test_a_bias_above_the_ban_is_a_token_bias_and_no_ban(ada: Persona) -> None:
-    create_phrase_list("all", parse_json('{"hello": -3.5, "oh honey": -100}'), is_global=True)
-    ada.phrase_lists.add(create_phrase_list("hers", parse_json('{"weather": 2}')))
+    create_phrase_list("all", parse('{"hello": -3.5, "oh honey": -100}'), is_global=True)
+    ada.phrase_lists.add(create_phrase_list("hers", parse('{"weather": 2}')))
     assert met(in_force(), "hello oh honey") == ["oh honey"]
     assert dict(in_force().logit_bias) == dict.fromkeys(biased(["hello", " hello"]), -3.5)
     hers = in_force("ada").logit_bias
