@@ -59,12 +59,13 @@ def dump_json(rules: Sequence[PhraseRule]) -> str:
         ValueError: One text is listed twice, with and without its case; an object has a key once.
     """
     values: dict[str, Any] = {}
+    like_token_ids = all(rule.text.isdecimal() for rule in rules)  # {"50256": -100} would be refused
     for rule in rules:
         if rule.text in values:
             raise ValueError(f"{quoted(rule.text)} is listed twice, with and without its case: JSON can keep only one")
         bias = int(rule.bias) if rule.bias == int(rule.bias) else rule.bias
         marks = {mark: True for mark in _MARKS if getattr(rule, mark)}
-        values[rule.text] = {"bias": bias, **marks} if marks else bias
+        values[rule.text] = {"bias": bias, **marks} if marks or like_token_ids else bias
     return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
 

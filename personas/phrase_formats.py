@@ -132,7 +132,7 @@ def _from_object(pairs: _Pairs) -> Reading:
         entries = tuple(entry for reading in readings for entry in reading.entries)
         names = ", ".join(key for key, _ in settings)
         return Reading(f"settings file ({names})", entries, any(reading.is_bias for reading in readings))
-    if pairs and all(re.fullmatch(r"\d+", key) for key, _ in pairs):
+    if pairs and all(key.isdecimal() and not isinstance(value, _Pairs) for key, value in pairs):
         raise ValueError("the keys are token ids, which only fit one tokenizer: write phrases")
     entries = tuple(_rule(number, phrase, value) for number, (phrase, value) in enumerate(pairs, 1))
     marked = any(isinstance(value, _Pairs) for _, value in pairs)
