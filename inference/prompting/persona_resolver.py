@@ -214,7 +214,7 @@ class PersonaResolver:
             return expand(
                 template,
                 user=display_user_name(chosen.user_name),
-                char=chosen.snapshot.name if chosen.snapshot else DEFAULT_CHARACTER_NAME,
+                char=chosen.snapshot.char if chosen.snapshot else DEFAULT_CHARACTER_NAME,
                 seed=chosen.session_id,
                 now=chosen.moment or datetime.now().astimezone(),
                 max_chars=limit,
