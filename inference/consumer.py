@@ -11,23 +11,20 @@ import asyncio
 import logging
 import time
 import types
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass
 from typing import Any
 
 from channels.consumer import AsyncConsumer
 
-from accounts.addresses import client_address_of, network_of
-from accounts.breaker import DependencyAway
-from accounts.callers import Caller
-from accounts.connection_slots import ConnectionSlot, ConnectionSlots
+from accounts.addresses import client_address_of
+from accounts.connection_slots import ConnectionSlot
 from accounts.credentials import credentials_from_scope
-from accounts.key_guesses import TooManyWrongKeys
+from inference.admission import Admission, check_ready
+from inference.failures import client_error
 from inference.protocol.close_codes import CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.frames import error_frame
-from inference.serving_context import RETRY_IN_S, ServingContext
+from inference.serving_context import ServingContext
 from inference.session import Session
 from inference.session_registry import SessionRegistry
 
@@ -35,31 +32,7 @@ logger = logging.getLogger("yap.connection")
 
 SEND_TIMEOUT_S = 10.0
 """Close the connection if one send blocks longer than this (seconds)."""
-ADMISSION_TIMEOUT_S = 3.4
-"""Refuse the connection if its key takes longer than this to check (seconds)."""
 _FRAME_SAMPLE = 16  # one of this many sends is timed
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Settings and services of the time before a connection has a session.
-
-    Attributes:
-        find_caller: ``(key, client's network)`` → the caller, or None: no such key. Raises ``DependencyAway`` where the
-            database does not answer.
-        slots: Connection slots.
-        acquire_timeout: How long a connection waits for a slot (seconds).
-        close_unauthorized: Close code of a refused key.
-        close_busy: Close code of every other refusal, except while draining.
-        trust_proxy: Whether a proxy in front names the client's address.
-    """
-
-    find_caller: Callable[[str, str], Awaitable[Caller | None]]
-    slots: ConnectionSlots
-    acquire_timeout: float
-    close_unauthorized: int
-    close_busy: int
-    trust_proxy: bool = False
 
 
 class ChatConsumer(AsyncConsumer):
@@ -92,18 +65,15 @@ class ChatConsumer(AsyncConsumer):
         opened = time.monotonic()
         try:
             try:
-                caller = await self._authenticate(credentials.key)
-                await self._check_ready()
-                slot = await self._take_slot(caller)
-                await self._check_ready()  # waiting for the slot may have taken a while
+                caller = await self._admission.authenticate(self._serving, credentials.key, self._client_address)
+                check_ready(self._serving)
+                slot = await self._admission.take_slot(caller)
+                check_ready(self._serving)  # waiting for the slot may have taken a while
             except ProtocolError as refusal:
                 await self._refuse(refusal)
                 return
             except Exception as error:
-                reference = uuid.uuid4().hex[:12]
-                logger.error("connection not admitted, reference %s", reference, exc_info=error)
-                sorry = ProtocolError(ErrorCode.INTERNAL_ERROR, "something went wrong on our side", reference=reference)
-                await self._refuse(sorry)
+                await self._refuse(client_error(logger, "connection not admitted:", error))
                 return
             session = Session(self._serving, caller, self.send_text, self.close)
             self._registry.add(session)
@@ -135,41 +105,9 @@ class ChatConsumer(AsyncConsumer):
 
     # -- the admission ----------------------------------------------------------------------------------
 
-    async def _authenticate(self, key: str | None) -> Caller:
-        try:
-            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
-                caller = await self._admission.find_caller(key, network_of(self._client_address)) if key else None
-                if caller is not None:
-                    await self._serving.budget.open(caller)
-        except TooManyWrongKeys as error:
-            raise ProtocolError(ErrorCode.AUTHENTICATION_FAILED, str(error), retry_in=error.retry_in) from None
-        except (DependencyAway, TimeoutError):
-            raise ProtocolError(
-                ErrorCode.SERVER_NOT_READY, "the key cannot be checked right now, try again", retry_in=1
-            ) from None
-        if caller is None:
-            raise ProtocolError(
-                ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
-            )
-        return caller
-
     @property
     def _client_address(self) -> str:
         return client_address_of(self.scope, self._admission.trust_proxy)
-
-    async def _check_ready(self) -> None:
-        if self._serving.draining:
-            raise ProtocolError(ErrorCode.SERVER_DRAINING, "the server is stopping", retry_in=RETRY_IN_S)
-        if not self._serving.ready:
-            wait = self._serving.engines.retry_in
-            raise ProtocolError(ErrorCode.SERVER_NOT_READY, "the engines are not ready yet", retry_in=wait)
-
-    async def _take_slot(self, caller: Caller) -> ConnectionSlot:
-        slot = await self._admission.slots.acquire(caller, self._admission.acquire_timeout)
-        if slot is None:
-            capacity = await self._admission.slots.snapshot(caller)
-            raise ProtocolError(ErrorCode.SERVER_AT_CAPACITY, "no free slot, try again later", capacity=capacity)
-        return slot
 
     async def _refuse(self, refusal: ProtocolError) -> None:
         self._serving.metrics.refused(refusal.code)

@@ -17,7 +17,6 @@ from inference.accounting import account, account_refusal
 from inference.failures import client_error
 from inference.idle_timer import IdleTimer
 from inference.prompting.conversation import Conversation
-from inference.prompting.heard import Heard
 from inference.prompting.persona import PersonaError, ResolvedPersona
 from inference.protocol.close_codes import CLOSE_POLICY, CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
@@ -162,7 +161,7 @@ class Session:
     @property
     def snapshot(self) -> PersonaSnapshot | None:
         """The version of a stored persona that this session holds; None where the session has none."""
-        return self._state.chosen.snapshot if self._state.chosen else None
+        return self._state.snapshot
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -212,7 +211,7 @@ class Session:
         if is_new:
             self._state.reset(message.session_id)
         else:
-            self._cut_to(message.heard)
+            self._state.cut_last_reply(message.heard)
         conversation = self._state.adopt(chosen, persona, self._resolver)
         if message.sampling is not None:
             self._state.sampling = dict(message.sampling)
@@ -248,7 +247,7 @@ class Session:
 
     async def _cancel(self, message: Cancel) -> None:
         stopped = await self._runner.stop(StopReason.CANCEL)
-        self._cut_to(message.heard)
+        self._state.cut_last_reply(message.heard)
         if not stopped:
             await self._send(encode("done", cancelled=True, request_id=message.request_id))
 
@@ -310,15 +309,15 @@ class Session:
             sampling=self._state.sampling,
             max_out=min(self.caller.limits.max_out or self._policy.max_out, self._policy.max_out),
         )
-        await self._budget.reserve(self.caller, plan)
-        turn = self._runner.start(plan, ack)
-        if turn is None:
-            self._budget.settle_unused()
+        turn = None
+        try:
+            await self._budget.reserve(self.caller, plan)
+            turn = self._runner.start(plan, ack)
+        finally:
+            if turn is None:
+                self._budget.settle_unused()
+                conversation.keep_pending_for_later()
         return turn
-
-    def _cut_to(self, heard: Heard | None) -> None:
-        if heard is not None and self._state.conversation is not None:
-            self._state.conversation.cut_last_reply(heard)
 
     def _on_turn_end(self, result: TurnResult) -> None:
         """Record and account one ended turn."""

@@ -6,11 +6,13 @@ import asyncio
 
 from accounts.callers import Caller
 from inference.prompting.conversation import Conversation
+from inference.prompting.heard import Heard
 from inference.prompting.history import ExchangeText, History, HistoryError, parse_history_text
 from inference.prompting.persona import PersonaFields, ResolvedPersona, SessionPersona
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
 from inference.protocol.errors import ErrorCode, ProtocolError
+from personas.snapshot import PersonaSnapshot
 
 
 class SessionState:
@@ -30,9 +32,19 @@ class SessionState:
         self.sampling: dict[str, float] = {}
 
     @property
+    def snapshot(self) -> PersonaSnapshot | None:
+        """The stored persona in use, in the version that was chosen; None where there is none."""
+        return self.chosen.snapshot if self.chosen else None
+
+    @property
     def slug(self) -> str:
         """The slug of the stored persona in use; empty where there is none."""
-        return self.chosen.snapshot.slug if self.chosen and self.chosen.snapshot else ""
+        return self.snapshot.slug if self.snapshot else ""
+
+    def cut_last_reply(self, heard: Heard | None) -> None:
+        """Cut the last reply to the part that the user heard. None changes nothing."""
+        if heard is not None and self.conversation is not None:
+            self.conversation.cut_last_reply(heard)
 
     @property
     def log_name(self) -> str:

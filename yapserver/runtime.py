@@ -15,8 +15,8 @@ from functools import partial
 from django.db import DatabaseError
 
 from accounts.breaker import RETRY_S, DependencyAway
+from inference.admission import Admission
 from inference.config_watcher import ConfigSource, ConfigWatcher
-from inference.consumer import Admission
 from inference.engines.base import Engine, EngineDead, EngineRole
 from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService

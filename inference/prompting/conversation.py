@@ -41,6 +41,10 @@ class Conversation:
         self._pending_before = pending or ""
         return "\n".join(filter(None, (pending, text))) or None
 
+    def keep_pending_for_later(self) -> None:
+        """Give the pending text back that :meth:`joined` took: the turn did not start."""
+        self._pending = self._pending_before or None
+
     def encode(self, text: str | None, *, ask_tool: bool) -> EncodedUtterance:
         """Encode one user text, once for each engine that reads it in this turn."""
         chat, transcript = self._encoder.chat, self._encoder.transcript
@@ -114,7 +118,7 @@ class Conversation:
         self._last_reply = None
         if not result.delivered:
             if result.ended_by in (EndReason.TIMEOUT, EndReason.ERROR):
-                self._pending = self._pending_before or None  # the client repeats a turn that failed
+                self.keep_pending_for_later()  # the client repeats a turn that failed
                 return False
             if result.ended_by is EndReason.CANCELLED:
                 self._keep_pending(result.utterance.text)

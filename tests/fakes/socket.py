@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inference.consumer import Admission, ChatConsumer
+from inference.admission import Admission
+from inference.consumer import ChatConsumer
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 

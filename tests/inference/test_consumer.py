@@ -12,7 +12,7 @@ import pytest_asyncio
 from accounts.callers import Caller, Limits
 from accounts.connection_slots import MemoryConnectionSlots
 from inference import consumer
-from inference.consumer import Admission
+from inference.admission import Admission
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 from tests.fakes.engine import FakeEngine

@@ -12,6 +12,7 @@ import pytest
 
 from accounts.callers import Caller, Limits, Window
 from accounts.token_budget import MemoryTokenBudget
+from accounts.usage import UsageBatch
 from inference.engines.base import PRIORITY_LIVE, PRIORITY_WARM, EngineRole, GenerationRequest
 from inference.engines.sampling import Sampling
 from inference.prompting.prompt_limits import PromptLimits
@@ -1034,7 +1035,11 @@ async def test_turns_are_counted_in_the_ledger() -> None:
     written: list[Any] = []
     chat, tool = held(3), FakeEngine(EngineRole.TOOL, lambda _: "[]")
     async with talking(chat, tool, turn=PATIENT) as line:
-        line.serving.ledger._write = lambda sums, _: written.append(sums)
+
+        async def write(batch: UsageBatch) -> None:
+            written.append(batch.sums)
+
+        line.serving.ledger._write = write
         await line.say(START)
         await line.until(lambda frames: len(frames) == 5)
         await line.say(START)

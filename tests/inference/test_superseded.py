@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from accounts.callers import Caller
 from inference.prompting.conversation import MAX_PENDING_CHARS
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import ANNA, MAX, START, UNLIMITED, Line, catalogue, talking
@@ -65,6 +66,25 @@ async def test_a_history_of_the_client_replaces_pending_text() -> None:
         await line.turn(user_utterance="new", history_text="User: a\nAssistant: b")
         assert "gone" not in prompt(chat)
         assert "user\nnew<|im_end|>" in prompt(chat)
+
+
+async def test_a_refused_start_keeps_the_pending_text() -> None:
+    chat = FakeEngine(reply=SAID, first=asyncio.Event())
+    caller = replace(UNLIMITED, limits=replace(UNLIMITED.limits, tokens_per_day=100_000))
+    async with talking(chat, caller=caller) as line:
+        await begun(line, chat, user_utterance="remember this")
+        await line.say("__CANCEL__")
+        whole, line.serving.budget.reserve = line.serving.budget.reserve, refuse  # type: ignore[method-assign, assignment]
+        assert (await line.ask({**START, "user_utterance": "refused"}))["error_code"] == "token_budget_exhausted"
+        line.serving.budget.reserve = whole  # type: ignore[method-assign]
+        assert chat.first is not None
+        chat.first.set()
+        await line.turn(user_utterance="and this")
+        assert "user\nremember this\nand this<|im_end|>" in prompt(chat)
+
+
+async def refuse(_caller: Caller, _tokens: int) -> None:
+    """A budget whose rest other connections have reserved."""
 
 
 async def test_pending_text_is_bounded() -> None:

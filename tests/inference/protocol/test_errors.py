@@ -12,7 +12,7 @@ import pytest
 
 from accounts.callers import Caller, Limits, Window
 from accounts.connection_slots import MemoryConnectionSlots
-from inference.consumer import Admission
+from inference.admission import Admission
 from inference.engines.base import EngineRole
 from inference.engines.sampling import SAMPLING_KEYS
 from inference.protocol.errors import ALL_ERROR_CODES, ErrorCode
