@@ -1,4 +1,4 @@
-"""What the admin shows of this room."""
+"""The admin classes of this app."""
 
 from personas.persona_admin import PersonaAdmin
 from personas.phrase_admin import PhraseListAdmin

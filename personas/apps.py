@@ -1,10 +1,10 @@
-"""The room of what people edit about a conversation: personas and phrase lists."""
+"""The Django app of personas and phrase lists."""
 
 from django.apps import AppConfig
 
 
 class PersonasConfig(AppConfig):
-    """Models, admin and verbs; knows nothing of engines or sockets."""
+    """Models, admin and services. Engines and sockets are unknown here."""
 
     name = "personas"
     default_auto_field = "django.db.models.BigAutoField"

@@ -1,5 +1,7 @@
-"""How many phrases with a bias above −100, and tokens of them, are in force at once: an engine takes so many, and more
-are refused. Tokens are counted where a tokenizer is loaded."""
+"""Bounds on the token biases in force at once, since an engine takes a limited number.
+
+A phrase with a bias above −100 biases its tokens. Phrases are counted always, their tokens where a tokenizer is loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,17 @@ from personas.snapshot import BAN_BIAS
 
 
 def biased_texts(phrase_list: PhraseList) -> list[str]:
-    """The phrases of a list that are biased, not banned."""
+    """Return the phrases of a list that are biased, not banned."""
     return list(phrase_list.phrases.filter(bias__gt=BAN_BIAS).values_list("text", flat=True))
 
 
 def check_list(phrase_list: PhraseList, biased: Sequence[str]) -> None:
-    """Raises ``ValidationError`` where this list, as in memory, with these ``biased`` phrases is too much."""
+    """Raise ``ValidationError`` where a list with these biased phrases would put too many biases in force.
+
+    Args:
+        phrase_list: As in memory: its ``enabled`` and ``is_global`` count, not those of the stored row.
+        biased: All biased phrases that the list would have.
+    """
     texts, shared = _stored(except_list=phrase_list.pk)
     own = list(biased) if phrase_list.enabled else []
     everywhere = [text for pk in shared for text in texts[pk]] + (own if phrase_list.is_global else [])
@@ -31,13 +38,13 @@ def check_list(phrase_list: PhraseList, biased: Sequence[str]) -> None:
 
 
 def check_attached(lists: Iterable[PhraseList]) -> None:
-    """Raises ``ValidationError`` where a persona with these lists attached would have too many."""
+    """Raise ``ValidationError`` where a persona with these lists attached would have too many biases in force."""
     texts, shared = _stored()
     _refuse([text for pk in shared | {phrase_list.pk for phrase_list in lists} for text in texts[pk]])
 
 
 def _stored(except_list: int | None = None) -> tuple[dict[int, list[str]], set[int]]:
-    """Biased phrases of each enabled list, and which enabled lists are global."""
+    """The biased phrases of each enabled list by its key, and the keys of the enabled global lists."""
     enabled = PhraseList.objects.filter(enabled=True)
     if except_list is not None:
         enabled = enabled.exclude(pk=except_list)

@@ -1,4 +1,4 @@
-"""REST of this room."""
+"""REST addresses of this app."""
 
 from django.urls import path
 

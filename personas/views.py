@@ -14,14 +14,14 @@ from personas.models import Persona
 
 
 class _Caller(Protocol):
-    """The part of whoever calls that matters here: slugs, None for all."""
+    """The part of an authenticated caller that this view reads: the slugs of its personas, or None for all."""
 
     @property
     def personas(self) -> frozenset[str] | None: ...
 
 
 class PersonaSerializer(serializers.ModelSerializer[Persona]):
-    """What a client may know of a persona: never its prompts."""
+    """The public fields of a persona. Prompts are not among them."""
 
     class Meta:
         model = Persona
@@ -29,11 +29,11 @@ class PersonaSerializer(serializers.ModelSerializer[Persona]):
 
 
 class PersonaListView(APIView):
-    """The enabled personas that this key may use."""
+    """List the enabled personas that this key may use."""
 
     @extend_schema(operation_id="personas_list", responses=PersonaSerializer(many=True))  # type: ignore[untyped-decorator]  # drf_spectacular is not followed
     def get(self, request: Request) -> Response:
-        """Sorted by slug."""
+        """List the enabled personas that this key may use, sorted by slug."""
         caller = cast(_Caller, request.auth)
         personas = Persona.objects.filter(enabled=True).order_by("slug").only(*PersonaSerializer.Meta.fields)
         if caller.personas is not None:

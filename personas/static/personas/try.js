@@ -1,4 +1,4 @@
-// Talks to a persona over the server's WebSocket, as any client does, with a ticket that is good for a few minutes.
+// Talk to a persona over the server's WebSocket, as any client does, with a ticket that is valid for a few minutes.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const page = document.getElementById("try");
@@ -8,7 +8,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const input = form.elements.utterance;
   const stop = page.querySelector("[data-do=stop]");
   const anew = page.querySelector("[data-do=anew]");
-  const turns = new Map(); // the server's number of a turn → what we know of it
+  const turns = new Map(); // the server's number of a turn → its state on this page
   let socket = null;
   let session = "";
   let sent = []; // turns that wait for their ack, in their order
@@ -17,16 +17,16 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const SORRY = {
     unknown_persona: "This persona is not known to the server: it was disabled, renamed or deleted. Reload this page.",
-    authentication_failed: "Your admission to this page has ended. Reload it.",
-    key_revoked: "Your time on this page is over. Send again to begin anew.",
-    server_at_capacity: "Every place on the server, or on this page, is taken. Try again in a moment.",
+    authentication_failed: "The ticket of this page has expired. Reload the page.",
+    key_revoked: "The ticket of this page has expired. Send again to start a new conversation.",
+    server_at_capacity: "All connection slots of the server, or of this page, are taken. Try again in a moment.",
     server_not_ready: "The engines are not ready yet.",
-    server_draining: "The server is about to stop.",
+    server_draining: "The server is shutting down.",
     message_rate_limited: "Too many messages in a short time.",
     cancel_rate_limited: "Too many stops in a short time.",
-    token_budget_exhausted: "All that may be tried on this server today has been used.",
-    engine_unavailable: "The engine is gone for the moment; another one is being started.",
-    generation_timeout: "The reply took too long and was given up.",
+    token_budget_exhausted: "The token budget of this page for today is used up.",
+    engine_unavailable: "The engine is not available; the server is starting another one.",
+    generation_timeout: "The reply exceeded its time limit and was stopped.",
   };
   const state = (text) => { shown.state.textContent = text; };
 
@@ -67,12 +67,11 @@ document.addEventListener("DOMContentLoaded", () => {
     state(socket && socket.readyState === WebSocket.OPEN ? (speaking() ? "speaking" : "listening") : "not connected");
   };
 
-  // The first text at once, then what has come every few milliseconds: laying the page out for every token would make
-  // the reader late for what comes next.
+  // Show the first text at once, later text every few milliseconds: a layout for every token would delay the page.
   const write = (turn) => {
     if (!turn.said) return;
     const log = shown.log;
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40; // leave whoever reads further up alone
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40; // do not scroll away from a reader further up
     turn.line.bubble.append(turn.said);
     turn.said = "";
     if (atEnd) log.scrollTop = log.scrollHeight;
@@ -125,7 +124,7 @@ document.addEventListener("DOMContentLoaded", () => {
       if (!turn.line.bubble.textContent) turn.line.bubble.textContent = "(silence)";
     },
     error(frame) {
-      if (frame.turn === undefined && frame.error_code !== "cancel_rate_limited") sent.shift(); // what was sent was refused
+      if (frame.turn === undefined && frame.error_code !== "cancel_rate_limited") sent.shift(); // the server refused the message
       fail(frame);
     },
   };
@@ -148,12 +147,12 @@ document.addEventListener("DOMContentLoaded", () => {
       settle();
     });
     made.addEventListener("close", ({ code }) => {
-      if (socket !== made) return; // started anew meanwhile
+      if (socket !== made) return; // a newer connection has replaced this one
       socket = null;
       for (const turn of turns.values()) turn.ended = true;
       if (sent.length && code !== 1008 && code !== 1013 && code !== 1012) line("error", "The connection was lost. Send again.");
       sent = [];
-      if (code === 4000) line("error", "Nothing was said for a while, so the server closed the conversation. Send to begin anew.");
+      if (code === 4000) line("error", "The server closed the conversation after a time without messages. Send again to start a new one.");
       settle();
     });
     await new Promise((opened, failed) => {
@@ -181,7 +180,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!socket) return settle();
     sent.push({ began: performance.now(), said: "", ended: false });
     const message = { type: "start", session_id: session, persona: page.dataset.persona, user_utterance: utterance };
-    socket.send(JSON.stringify(message)); // while it speaks this is a barge-in: the server ends the running turn
+    socket.send(JSON.stringify(message)); // during a reply this is a barge-in: the server ends the running turn
     settle();
   });
   const halt = () => {
