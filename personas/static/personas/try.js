@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const form = page.querySelector("form");
   const input = form.elements.utterance;
   const stop = page.querySelector("[data-do=stop]");
-  const anew = page.querySelector("[data-do=anew]");
+  const restart = page.querySelector("[data-do=restart]");
   const turns = new Map(); // the server's number of a turn → its state on this page
   let socket = null;
   let session = "";
@@ -160,7 +160,7 @@ document.addEventListener("DOMContentLoaded", () => {
       made.addEventListener("close", () => failed(new Error("closed")), { once: true });
     });
     socket = made;
-    anew.hidden = false;
+    restart.hidden = false;
   };
 
   let connecting = null;
@@ -190,7 +190,7 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   stop.addEventListener("click", halt);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") halt(); });
-  anew.addEventListener("click", () => {
+  restart.addEventListener("click", () => {
     const old = socket;
     socket = null;
     old?.close(1000);
@@ -200,7 +200,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const name of ["ttft", "rate", "tool"]) shown[name].textContent = "–";
     suppressed = 0;
     shown.suppressed.textContent = "0";
-    anew.hidden = true;
+    restart.hidden = true;
     settle();
     input.focus();
   });
