@@ -1,4 +1,4 @@
-"""Device, model and wish → the arguments of one vLLM engine. Plain Python: says no before minutes are spent."""
+"""Launch arguments of one vLLM engine, from device, model and settings. Refusals come before any slow step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from inference.engines.model_config import ModelConfig
 from inference.engines.spec import EngineSpec, ModelRefused
 
 CPU_BLOCK = 32
-# What a step takes is what every stream stands still while a long prompt is computed. Measured with the demo model on
-# two cores, four streams beside four long prompts (python -m tests.benchmarks.batching): 512 tokens 436 ms, 128 tokens
-# 130 ms, and the long prompts' own first text 3.0 and 3.4 s.
-CPU_PROMPT_TOKENS = 128  # beside a token of every sequence
-# vLLM's CPU attention loads any other width and dies at the first request.
+# No stream gets a token until the step ends, so the tokens of a step bound the gap between tokens. Measured with the
+# demo model on two cores, four streams beside four long prompts (python -m tests.benchmarks.batching): a step of 512
+# tokens takes 436 ms, of 128 tokens 130 ms; the first text of the long prompts comes after 3.0 and 3.4 s.
+CPU_PROMPT_TOKENS = 128  # plus one token for each sequence
+# vLLM's CPU attention loads models of other head sizes and crashes at the first request.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-# What the two processes of one CPU engine need beside weights and cache (measured: 1.2 GB).
+# Memory of the two processes of one CPU engine without weights and cache (measured: 1.2 GB).
 CPU_OVERHEAD = 5 * GIB // 4
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FAMILIES = {
@@ -32,8 +32,11 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """``arguments`` for ``AsyncEngineArgs``; ``environ`` for vLLM, to be set before it is imported; ``process_environ``
-    for the engine's own process alone; ``facts`` for people."""
+    """Settings of one engine start.
+
+    `arguments` are fields of `AsyncEngineArgs`. `environ` is set before vLLM is imported. `process_environ` is set
+    for the engine's own process only. `facts` describe the choice to operators.
+    """
 
     arguments: Mapping[str, Any]
     environ: Mapping[str, str]
@@ -42,7 +45,11 @@ class LaunchPlan:
 
 
 def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
-    """How this engine is to be started here. Raises :class:`ModelRefused`."""
+    """Choose the launch arguments of an engine on this device.
+
+    Raises:
+        ModelRefused: the model or a setting cannot run here.
+    """
     _check_length(spec, config)
     quantization = load_quantization(f"{spec.role} model {spec.model}", spec.quantization, device, config)
     kv_dtype = _kv_dtype(spec, device)
@@ -56,7 +63,7 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         "kv_cache_dtype": kv_dtype,
         "enable_prefix_caching": True,
         "scheduling_policy": "priority",
-        # Free white space lets a small model write line breaks until its tokens are spent.
+        # With free white space a small model may write line breaks until max_tokens.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": False,
     }
@@ -80,16 +87,16 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         threads = bound_cores(spec, device)
         arguments |= {
             "block_size": CPU_BLOCK,
-            # A long prompt that is being computed leaves room in each step for those who came after it.
+            # A long prompt uses at most half of a step, so that later requests progress too.
             "long_prefill_token_threshold": min(_batched_tokens(spec, device), spec.max_model_len) // 2,
-            # Compiling takes two minutes on a small machine; the model is ready in half of one without.
+            # Compilation takes two minutes on a small machine; without it the model is ready in half a minute.
             "enforce_eager": True,
             "kv_cache_memory_bytes": _cpu_cache(spec, device, config, dtype, kv_dtype),
-            # Named "uni" it would be taken for "mp", whose scheduler waits for its worker in a busy loop: that takes a
-            # core from the model and the server, and made text wait until the reply was over.
+            # vLLM's CPU platform replaces "uni" by "mp", whose scheduler polls its worker in a busy loop and occupies
+            # one more core. A class path is not replaced.
             "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
-            # Nothing runs beside the model in that process: a step planned ahead would only make its text wait for the
-            # next one, and compute one token more for whoever has left.
+            # Async scheduling delays text by one step and wastes one token per aborted request. It gains nothing here,
+            # because the model runs in the scheduler's process.
             "async_scheduling": False,
         }
         process_environ = {
@@ -105,15 +112,21 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
 
 
 def _batched_tokens(spec: EngineSpec, device: Device) -> int:
-    """A token for every sequence at least."""
+    """Return the tokens of one step: at least one for each sequence."""
     if device.kind == "cpu" and not spec.batched_tokens_wished:
         return min(spec.max_num_batched_tokens, CPU_PROMPT_TOKENS) + spec.max_num_seqs
     return max(spec.max_num_batched_tokens, spec.max_num_seqs)
 
 
 def bound_cores(spec: EngineSpec, device: Device) -> tuple[int, ...]:
-    """The CPUs of one engine's threads. A core that the web server wants stalls every thread of a step, so it gets
-    the last core wherever there are three; on two the engines have one each, and it runs where there is room."""
+    """Choose the CPU cores of one engine's threads.
+
+    A core that the web server needs stalls every thread of a step. With three or more cores, the last one is left to
+    the server; with two, each engine gets one core and the server shares both.
+
+    Returns:
+        CPU ids.
+    """
     cores = device.cores
     if len(cores) <= 2:
         return (cores[-1],) if spec.role is EngineRole.TOOL and not spec.alone else (cores[0],)
@@ -136,7 +149,7 @@ def _check_head_size(spec: EngineSpec, config: ModelConfig) -> None:
     if config.head_size is not None and config.kv_values is not None and config.head_size not in CPU_HEAD_SIZES:
         raise ModelRefused(
             f"{spec.role} model {spec.model}: attention heads of width {config.head_size} have no CPU kernel; "
-            f"there are {', '.join(map(str, CPU_HEAD_SIZES))}"
+            f"supported widths are {', '.join(map(str, CPU_HEAD_SIZES))}"
         )
 
 
@@ -158,13 +171,15 @@ def load_quantization(name: str, asked: str, device: Device, config: ModelConfig
     own = config.quantization
     if own is not None:
         if asked == "none" or (asked in _FAMILIES and own not in _FAMILIES[asked]):
-            raise ModelRefused(f"{name}: its weights are stored as {own}, not as {asked}; leave quantization at auto")
+            raise ModelRefused(f"{name}: its weights are stored as {own}, not as {asked}; set the quantization to auto")
         if asked == "awq" and not config.is_awq:
-            raise ModelRefused(f"{name}: awq means 4-bit integer weights alone; these are stored as {_stored(config)}")
+            raise ModelRefused(f"{name}: awq needs 4-bit integer weights; these are stored as {_stored(config)}")
         _check_kernel(name, device, config)
         return None
     if asked in ("awq", "gptq", "gptq_marlin"):
-        raise ModelRefused(f"{name}: its weights are not quantized with {asked}; name a model that is, or leave auto")
+        raise ModelRefused(
+            f"{name}: its weights are not stored as {asked}; use such a model, or set it to auto"
+        )
     if asked == "fp8" and not device.has_fp8:
         raise ModelRefused(f"{name}: fp8 needs a GPU of capability 8.9 or more; this is a {device}")
     return "fp8_per_tensor" if device.has_fp8 and asked in ("auto", "fp8") else None
@@ -186,7 +201,7 @@ def _check_kernel(name: str, device: Device, config: ModelConfig) -> None:
     if config.bits == 4 and not device.has_avx512:
         raise ModelRefused(f"{name}: 4-bit weights need AVX-512 on a CPU, and this one has none")
     if config.bits not in (4, None) and weights_alone:
-        raise ModelRefused(f"{name}: weights stored as {_stored(config)} have no CPU kernel; 4-bit ones have")
+        raise ModelRefused(f"{name}: weights stored as {_stored(config)} have no CPU kernel; 4-bit weights have one")
 
 
 def _stored(config: ModelConfig) -> str:
@@ -205,16 +220,25 @@ def _kv_dtype(spec: EngineSpec, device: Device) -> str:
 
 
 def _dtype(device: Device, config: ModelConfig) -> str:
-    """Half width where the machine multiplies it natively (on a CPU 1.8 times the tokens of float32), else full (2.8
-    times those of emulated bfloat16). CPU kernels for 4-bit weights know bfloat16 only."""
+    """Choose the width of the weights.
+
+    Half width if the machine multiplies it natively (on a CPU 1.8 times the tokens of float32), else float32 (2.8
+    times the tokens of emulated bfloat16). CPU kernels for 4-bit weights support bfloat16 only.
+    """
     if device.kind == "cuda":
         return "auto" if device.capability >= (8, 0) else "float16"
     return "bfloat16" if device.has_bf16 or config.bits == 4 else "float32"
 
 
 def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str, kv_dtype: str) -> int:
-    """Bytes of KV cache, all of it taken at start: half of the sequences at full length, for few are ever that long at
-    once, or what is left of this engine's share of the memory."""
+    """Compute the size of the KV cache on a CPU, which vLLM allocates at start.
+
+    Half of the sequences at full length, because few are that long at once; or the rest of this engine's memory
+    share.
+
+    Returns:
+        Bytes.
+    """
     share = int(device.free_memory * (0.9 if spec.alone else 0.45))
     weights = (config.weight_bytes or 0) * (2 if dtype == "float32" and config.quantization is None else 1)
     left = share - weights - CPU_OVERHEAD
@@ -229,7 +253,7 @@ def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str
 
 
 def _check_gpu_memory(spec: EngineSpec, device: Device, config: ModelConfig, kv_dtype: str) -> None:
-    """Refuse what cannot fit by any count; the exact figure is vLLM's, once the weights are in."""
+    """Refuse a model that exceeds its memory share by a lower bound; vLLM computes the exact figure after loading."""
     share = int(device.memory * spec.gpu_fraction)
     if share > device.free_memory:
         raise ModelRefused(

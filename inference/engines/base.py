@@ -1,4 +1,4 @@
-"""What the rest of the server knows of an inference engine: one protocol, one request, one delta. Plain Python."""
+"""The engine protocol: one interface, one request type, one delta type. Plain Python."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from inference.engines.sampling import Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Lower runs first. A live turn goes before any warm-up; among live turns the engine decides.
+# The lower value runs first: turns before warm-ups; the engine orders turns by deadline.
 PRIORITY_LIVE = 0
 PRIORITY_WARM = 10
 
 
 class EngineRole(StrEnum):
-    """What an engine is for."""
+    """The purpose of an engine."""
 
     CHAT = "chat"
     TOOL = "tool"
 
 
 class EngineState(StrEnum):
-    """Where an engine is in its life. A dead engine is never revived: another one is built."""
+    """Lifecycle state of an engine. A dead engine is never revived; another one is built."""
 
     STARTING = "starting"
     READY = "ready"
@@ -34,7 +34,7 @@ class EngineState(StrEnum):
 
 
 class EngineDead(RuntimeError):
-    """The engine is gone or was never there. Sessions answer ``engine_unavailable``."""
+    """The engine is gone or was never there. Sessions answer `engine_unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,12 @@ class Engine(Protocol):
     tokenizer: PreTrainedTokenizerBase
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """Stream a reply. Closing the generator (``contextlib.aclosing``) or cancelling its reader aborts the request
-        in the engine at once. Raises :class:`EngineDead` when the engine is gone, before or while streaming."""
+        """Stream a reply. Closing the generator (`contextlib.aclosing`) or cancelling its reader aborts the request at
+        once.
+
+        Raises:
+            EngineDead: the engine is gone, before or during the stream.
+        """
         ...
 
     @property
@@ -108,6 +112,7 @@ class Engine(Protocol):
         ...
 
     def stats(self) -> Mapping[str, Any]:
-        """Numbers for status and dashboard: ``running``, ``waiting`` (requests), ``kv_usage`` (0–1),
-        ``prefix_hit_rate`` (0–1) and whatever else the engine knows."""
+        """Return numbers for status and dashboard: `running` and `waiting` (requests), `kv_usage` (0–1),
+        `prefix_hit_rate` (0–1), and further keys of the engine.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What this machine is: probed once, plain facts afterwards."""
+"""The machine: probed once, constant afterwards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """``kind`` is ``cuda`` or ``cpu``. ``memory`` and ``free_memory`` are bytes of the memory that engines live in
-    (the GPU's, or what a container lets us have). ``capability`` is the GPU's, e.g. (9, 0). ``cores`` are the CPU ids
-    that we may use, one per physical core. ``flags`` are the CPU's instruction sets."""
+    """Facts of the machine.
+
+    `kind` is `cuda` or `cpu`. `memory` and `free_memory` are bytes of the GPU, or of the host within the container's
+    limit. `capability` is the GPU's compute capability, for example (9, 0). `cores` are usable CPU ids, one per
+    physical core. `flags` are the CPU's instruction sets.
+    """
 
     kind: str
     memory: int
@@ -26,7 +29,7 @@ class Device:
 
     @property
     def has_fp8(self) -> bool:
-        """Native fp8 arithmetic: Ada, Hopper and later."""
+        """Whether the GPU has native fp8 arithmetic: Ada, Hopper and later."""
         return self.kind == "cuda" and self.capability >= (8, 9)
 
     @property
@@ -69,7 +72,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def _cores() -> tuple[int, ...]:
-    """The CPUs this process may run on, hyper-threads of one core counted once."""
+    """Return the CPU ids of this process; hyper-threads of one core count once."""
     allowed: Sequence[int]
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     first: dict[str, int] = {}
@@ -80,7 +83,7 @@ def _cores() -> tuple[int, ...]:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes in all and available, no more than the container's limit."""
+    """Return total and available memory in bytes, within the container's limit."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = total
     meminfo = Path("/proc/meminfo")

@@ -1,6 +1,7 @@
-"""Tokens that an engine still generates for requests that were aborted: what a cancel costs, measured.
+"""Counts tokens that an engine generates after an abort (metric `yap_tokens_after_cancel_total`).
 
-vLLM drops them where it hands outputs to their readers. This looks there, but only at the steps that follow an abort.
+vLLM drops these tokens in `OutputProcessor.process_outputs`. This module wraps that method, and counts only during
+the steps that follow an abort.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
-STEPS_AFTER_ABORT = 64  # an abort is in force after one or two
+STEPS_AFTER_ABORT = 64  # an abort takes effect after one or two
 
 
 class OutputProcessor(Protocol):
-    """The part of vLLM's ``OutputProcessor`` that is touched."""
+    """The used part of vLLM's `OutputProcessor`."""
 
     @property
     def request_states(self) -> Container[str]: ...
@@ -27,7 +28,7 @@ class Counter(Protocol):
 
 
 class LateTokens:
-    """Stands in front of ``processor.process_outputs`` from now on; adds what comes too late to ``counter``."""
+    """Wraps `processor.process_outputs` and adds late tokens to `counter`."""
 
     def __init__(self, processor: OutputProcessor, counter: Counter) -> None:
         self._states = processor.request_states
@@ -37,7 +38,7 @@ class LateTokens:
         processor.process_outputs = self._look  # type: ignore[method-assign]
 
     def aborted(self) -> None:
-        """A request is being aborted: look at what comes."""
+        """Note an abort: count during the next steps."""
         self._steps = STEPS_AFTER_ABORT
 
     def _look(self, outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:

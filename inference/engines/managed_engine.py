@@ -1,4 +1,4 @@
-"""One role of a server: the engine it wants, the one it has, and how that came."""
+"""State of one engine role: its spec, the current engine (or None), lifecycle state and rebuild counters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from inference.engines.spec import EngineSpec
 
 logger = logging.getLogger(__name__)
 
-# A guess for clients that ask before anything was measured.
+# Assumed duration of a build before one was measured.
 FIRST_BUILD_S = 60.0
 
 
 class OwnedEngine(Engine, Protocol):
-    """What the service, and only the service, does with an engine."""
+    """The engine as its service sees it; only the service binds and shuts down."""
 
     registry: Any
 
@@ -29,7 +29,7 @@ class OwnedEngine(Engine, Protocol):
 
 @dataclass(slots=True)
 class ManagedEngine:
-    """One role: what is wanted, what there is, and how that came."""
+    """One engine role: the spec, the current engine (None: none), the state with its reason, and build statistics."""
 
     spec: EngineSpec
     state: EngineState = EngineState.STARTING

@@ -1,4 +1,4 @@
-"""Sampling parameters: the server's defaults, the ranges a client may use, and what one message overrides."""
+"""Sampling parameters: the server's defaults, the ranges for clients, and the overrides of one message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTEGER_KEYS = frozenset({"top_k"})
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn. Names are the wire's; ``repeat_penalty`` is vLLM's ``repetition_penalty``."""
+    """Sampling parameters of a request, by the wire's names; `repeat_penalty` is vLLM's `repetition_penalty`."""
 
     temperature: float = 1.0
     top_p: float = 0.80
@@ -30,7 +30,7 @@ GREEDY = Sampling(
 
 
 class SamplingError(ValueError):
-    """A sampling field that cannot be used; ``error_code`` is the wire's."""
+    """A sampling field is unusable; `error_code` is the wire's code."""
 
     def __init__(self, error_code: str, message: str) -> None:
         super().__init__(message)
@@ -39,18 +39,21 @@ class SamplingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SamplingRules:
-    """The server's defaults and the inclusive (low, high) range of each key."""
+    """The server's defaults, and the inclusive (low, high) range of each key."""
 
     defaults: Sampling
     ranges: Mapping[str, tuple[float, float]]
 
     def merge(self, overrides: Mapping[str, float], base: Sampling | None = None) -> Sampling:
-        """``base`` (default: the server's) with already checked ``overrides`` put over it."""
+        """Return `base` (None: the server's defaults) with checked `overrides`."""
         return replace(base or self.defaults, **dict(overrides))  # type: ignore[arg-type]
 
     def check(self, key: str, value: Any) -> float | int:
-        """One value as a number in its range. Raises :class:`SamplingError` with ``invalid_<key>`` or
-        ``<key>_out_of_range``."""
+        """Convert one value to a number in its range.
+
+        Raises:
+            SamplingError: `invalid_<key>` or `<key>_out_of_range`.
+        """
         number = _number(value)
         if number is None or (key in INTEGER_KEYS and number != int(number)):
             kind = "a whole number" if key in INTEGER_KEYS else "a number"
@@ -61,10 +64,13 @@ class SamplingRules:
         return int(number) if key in INTEGER_KEYS else number
 
     def overrides(self, payload: Mapping[str, Any]) -> dict[str, float] | None:
-        """The sampling keys of one message, or None where it gives none at all.
+        """Read the sampling keys of one message.
 
-        ``sampling`` (or ``sampling_params``) is an object; keys at the top level are accepted too and lose to it.
-        Null counts as absent.
+        `sampling` (or `sampling_params`) is an object. Keys at the top level are accepted too; the object wins. Null
+        counts as absent.
+
+        Returns:
+            The values, or None if the message has none.
         """
         nested = payload.get("sampling")
         if nested is None:

@@ -1,8 +1,8 @@
-"""The engines of this server, from the first thread that builds them to the last process that ends.
+"""Owns the engines: builds them in a thread, warms them, restarts dead ones, shuts them down.
 
-Building blocks for up to minutes, so it happens in a thread of its own, one engine after the other. The loop-bound part
-(binding, warming, watching) starts with the first :meth:`EngineService.ensure_running` on the loop that serves. A dead
-engine is replaced by another; one that dies before all were ready once is fatal.
+A build blocks for up to minutes, so it runs in its own thread, one engine after the other. The loop-bound part
+(binding, warming, watching) starts with the first :meth:`EngineService.ensure_running` on the serving loop. A dead
+engine is replaced; an engine that dies before all were ready once is a failed start.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 SHUTDOWN_S = 15.0
-# Rebuilds in a row that fail or do not live for HEALTHY_S; then it is an operator's turn.
+# Consecutive rebuilds that fail or live less than HEALTHY_S seconds; then the service gives up.
 MAX_REBUILDS = 5
 HEALTHY_S = 300.0
 
@@ -42,10 +42,16 @@ Factory = Callable[[EngineSpec], OwnedEngine]
 
 
 class EngineService:
-    """Owns the deployed engines. ``factory`` builds one (blocking); ``keeper`` owns their processes (None: they have
-    none); ``warm_prompts`` gives the prompts, as ids of an engine's tokenizer, whose prefixes shall be cached before
-    anyone asks; ``backoff`` is the first pause before another attempt, in seconds, doubled each time up to 30;
-    ``patience`` is how long a rebuild may take, in seconds, or four times what the last one took."""
+    """The deployed engines.
+
+    Args:
+        specs: the engines to run, in build order.
+        factory: builds one engine; blocking.
+        keeper: owns the engine processes; None: there are none.
+        warm_prompts: prompts (token ids) to compute before the first turn.
+        backoff: first pause before another attempt, seconds; doubled each time, at most 30.
+        patience: limit of a rebuild in seconds; at least four times the duration of the last build.
+    """
 
     def __init__(
         self,
@@ -73,7 +79,7 @@ class EngineService:
         self.failure: str | None = None
         """Why this server will not come up, or not come back; None while there is hope."""
 
-    # -- what others see -------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
@@ -82,16 +88,28 @@ class EngineService:
 
     @property
     def chat(self) -> Engine:
-        """The chat engine. Raises :class:`EngineDead` while it is not ready."""
+        """The chat engine.
+
+        Raises:
+            EngineDead: the engine is not ready.
+        """
         return self.engine(EngineRole.CHAT)
 
     @property
     def tool(self) -> Engine:
-        """The tool engine. Raises :class:`EngineDead` while it is not ready."""
+        """The tool engine.
+
+        Raises:
+            EngineDead: the engine is not ready.
+        """
         return self.engine(EngineRole.TOOL)
 
     def engine(self, role: EngineRole) -> Engine:
-        """The engine of a role. Raises :class:`EngineDead` where it is not deployed or not ready."""
+        """Return the engine of a role.
+
+        Raises:
+            EngineDead: no such engine is deployed, or the engine is not ready.
+        """
         slot = self._slots.get(role)
         if slot is None:
             raise EngineDead(f"no {role} engine is deployed")
@@ -101,12 +119,12 @@ class EngineService:
         return slot.engine
 
     def deployed(self, role: EngineRole) -> bool:
-        """Whether this server runs an engine of this role."""
+        """Return whether this server runs an engine of this role."""
         return role in self._slots
 
     @property
     def retry_in(self) -> int:
-        """Whole seconds, at least 1, after which all engines may be ready."""
+        """Seconds after which all engines may be ready: whole, at least 1."""
         waits = [
             slot.build_s - (time.monotonic() - slot.entered if slot.generation else 0.0)
             for slot in self._slots.values()
@@ -115,8 +133,12 @@ class EngineService:
         return max(1, math.ceil(sum(max(wait, 1.0) for wait in waits)))
 
     def status(self) -> dict[str, Any]:
-        """Per role: ``model``, ``state``, ``reason``, ``since`` (Unix seconds), ``max_model_len``, what was chosen for
-        this machine, and the engine's own ``stats`` while it is ready."""
+        """Describe the engines.
+
+        Returns:
+            Per role: `model`, `state`, `reason`, `since` (Unix seconds), `max_model_len`, `rebuilds`, the launch
+                facts, and the engine's `stats` while it is ready.
+        """
         told: dict[str, Any] = {}
         for role, slot in self._slots.items():
             told[role.value] = {
@@ -134,14 +156,14 @@ class EngineService:
         return told
 
     def registries(self) -> dict[EngineRole, Any]:
-        """Each engine's own Prometheus registry (``prometheus_client.CollectorRegistry``), where it has one."""
+        """Return the Prometheus registry (`prometheus_client.CollectorRegistry`) of each engine that has one."""
         engines = {role: slot.engine for role, slot in self._slots.items()}
         return {role: engine.registry for role, engine in engines.items() if engine is not None and engine.registry}
 
     # -- starting --------------------------------------------------------------------------------------------------
 
     def start_building(self) -> None:
-        """Begin to build in a thread and return at once. Idempotent; for the import of the ASGI module."""
+        """Start to build in a thread; returns at once. Idempotent; called while the ASGI module is imported."""
         with self._starting:
             if self._built is None:
                 self._built = Future()
@@ -149,8 +171,12 @@ class EngineService:
                 threading.Thread(target=self._build_all, args=(self._built,), name="engines", daemon=True).start()
 
     async def ensure_running(self) -> None:
-        """Until all engines are ready, on the loop that calls first; later callers share that start. Raises
-        :class:`EngineDead` with the reason where they do not come up."""
+        """Wait until all engines are ready. The first caller's loop becomes the serving loop; later callers share the
+        start.
+
+        Raises:
+            EngineDead: an engine did not start; the message has the reason.
+        """
         if self._running is None:
             self._running = asyncio.create_task(self._start(), name="engines")
         try:
@@ -173,7 +199,7 @@ class EngineService:
             built.set_result(None)
 
     def _build(self, slot: ManagedEngine) -> None:
-        """Put an engine into a slot; blocking. Leaves no process behind where it fails."""
+        """Build an engine into a slot; blocking. A failure leaves no process behind."""
         if self._closing:
             raise EngineDead("the server is stopping")
         slot.generation += 1
@@ -225,7 +251,7 @@ class EngineService:
             await asyncio.sleep(WATCH_S)
 
     async def _replace(self, slot: ManagedEngine) -> None:
-        """Another engine in the place of a dead one; engines are built one at a time."""
+        """Replace a dead engine; engines are built one at a time."""
         while slot.failures < MAX_REBUILDS:
             slot.failures += 1
             await self._discard(slot, timeout=1.0)
@@ -241,11 +267,11 @@ class EngineService:
                     slot.enter(EngineState.DEAD, _reason(error))
             else:
                 return
-        self.failure = f"the {slot.spec.role} engine does not come back: {slot.reason}"
+        self.failure = f"the {slot.spec.role} engine could not be replaced: {slot.reason}"
         logger.error("%s", self.failure)
 
     async def _build_in_time(self, slot: ManagedEngine) -> None:
-        """A build that hangs gives up once its processes are gone."""
+        """Build with a time limit: a hanging build fails once its processes are killed."""
         until = time.monotonic() + max(self._patience, 4 * slot.build_s)
         build = asyncio.create_task(asyncio.to_thread(self._build_alone, slot))
         while not (await asyncio.wait({build}, timeout=WATCH_S))[0]:
@@ -257,10 +283,10 @@ class EngineService:
         with self._building:
             self._build(slot)
 
-    # -- ending ----------------------------------------------------------------------------------------------------
+    # -- shutdown --------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End every engine and every process of theirs. Idempotent; the service is not started again."""
+        """Shut down all engines and their processes. Idempotent and final."""
         self._closing = True
         tasks = [task for task in (self._watcher, self._running, *self._rebuilds.values()) if task is not None]
         for task in tasks:
@@ -291,15 +317,18 @@ class EngineService:
         await asyncio.to_thread(self._kill, slot)
 
     def kill_processes(self, role: EngineRole) -> int:
-        """SIGKILL the processes of one engine; how many there were. The watch then builds another: for one that
-        hangs."""
+        """Kill the processes of one engine with SIGKILL, for an engine that hangs; the watch then builds another.
+
+        Returns:
+            The number of killed processes.
+        """
         return self._kill(self._slots[role])
 
     def _kill(self, slot: ManagedEngine) -> int:
         return 0 if self._keeper is None else self._keeper.kill(slot.name)
 
     def _end_building(self) -> None:
-        """An engine under construction cannot be asked to stop; without its processes it gives up."""
+        """End a running build by killing its processes; a build cannot be cancelled otherwise."""
         while not self._building.acquire(timeout=0.2):
             self._kill_all()
         self._building.release()
@@ -309,7 +338,7 @@ class EngineService:
             self._keeper.kill_all()
 
     def _at_exit(self) -> None:
-        """An exit that did not pass :meth:`aclose` (a reloader's, for one): nothing clean is left to do."""
+        """Kill all processes at an exit without :meth:`aclose`, for example of a reloader."""
         self._closing = True
         if self._keeper is not None:
             self._keeper.kill_all()
@@ -319,14 +348,20 @@ class EngineService:
 def vllm_service(
     specs: Sequence[EngineSpec], checkout: str, warm_prompts: WarmPrompts = lambda engine: ()
 ) -> EngineService:
-    """The service that serves: real engines, guarded processes of the checkout at this path."""
+    """Create the production service: vLLM engines with supervised processes.
+
+    Args:
+        specs: the engines.
+        checkout: path that marks the processes of this checkout.
+        warm_prompts: prompts to compute before the first turn.
+    """
     from inference.engines.vllm_engine import build
 
     return EngineService(specs, build, keeper=ProcessSupervisor(checkout), warm_prompts=warm_prompts)
 
 
 async def _outcome(future: Future[None]) -> None:
-    """What a thread's work comes to. A reader that gives up leaves it alone, and nobody has to ask for its error."""
+    """Wait for a thread's result. A cancelled waiter leaves the thread alone, and the error needs no other reader."""
     here = asyncio.wrap_future(future)
     here.add_done_callback(lambda done: done.cancelled() or done.exception())
     await asyncio.wait({here})

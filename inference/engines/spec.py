@@ -1,4 +1,4 @@
-"""What an operator asks of one engine, taken from the typed environment."""
+"""The requested engines, from the typed environment."""
 
 # ruff: noqa: N802 (the names are the environment's)
 from __future__ import annotations
@@ -10,18 +10,19 @@ from typing import Protocol
 from inference.engines.base import EngineRole
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
-# Warm-ups and a request that is being aborted may be in the engine beside the turns of all places.
+# Warm-ups and aborted requests need room beside one turn per connection slot.
 SPARE_SEQUENCES = 2
 
 
 class ModelRefused(RuntimeError):
-    """This model or setting cannot run on this device; the message is one line for the operator."""
+    """The model or a setting cannot run on this device; the message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One engine to be built. Lengths are tokens; ``gpu_fraction`` (0–1) is its share of the GPU's memory; ``alone``
-    means that no other engine shares the machine; ``batched_tokens_wished`` that the operator has chosen them."""
+    """One engine to build. Lengths are in tokens. `gpu_fraction` (0 to 1) is its share of GPU memory. `alone`: no other
+    engine uses the machine. `batched_tokens_wished`: the operator has set the step size.
+    """
 
     role: EngineRole
     model: str
@@ -37,7 +38,7 @@ class EngineSpec:
 
 
 class EngineSettings(Protocol):
-    """The part of the typed environment that engines are made from."""
+    """The part of the typed environment that engines use."""
 
     @property
     def DEPLOY_MODELS(self) -> str: ...
@@ -82,7 +83,7 @@ class EngineSettings(Protocol):
 
 
 def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
-    """The engine of one role as the settings want it."""
+    """Return the engine of one role."""
     alone = settings.DEPLOY_MODELS != "both"
     demo = str(settings.MODELS_DIR / DEMO_MODEL)
     seqs = settings.MAX_CONCURRENT_CONNECTIONS + SPARE_SEQUENCES
@@ -116,7 +117,7 @@ def spec_for(settings: EngineSettings, role: EngineRole) -> EngineSpec:
 
 
 def specs(settings: EngineSettings) -> list[EngineSpec]:
-    """The engines that this server deploys, in the order in which they are built."""
+    """Return the deployed engines in build order."""
     deployed = settings.DEPLOY_MODELS
     return [spec_for(settings, role) for role in EngineRole if deployed in ("both", role.value)]
 

@@ -1,4 +1,4 @@
-"""The first requests of an engine, which are nobody's: they tie it to the loop and pay what a first one costs."""
+"""Start-up requests: bind the engine to the serving loop and trigger lazy initialisation (kernels, grammar)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ WarmPrompts = Callable[[Engine], Iterable[Sequence[int]]]
 
 
 async def warm(engine: OwnedEngine, name: str, prompts: WarmPrompts) -> None:
-    """Bind an engine to this loop and let it do once what it will do for everybody. Raises :class:`EngineDead` where it
-    dies of it, ``TimeoutError`` after :data:`TIMEOUT_S` seconds."""
+    """Bind an engine to this loop and run its start-up requests.
+
+    Raises:
+        EngineDead: the engine died meanwhile.
+        TimeoutError: the requests took longer than :data:`TIMEOUT_S` seconds.
+    """
     async with asyncio.timeout(TIMEOUT_S):
         exercise = asyncio.create_task(_exercise(engine, name, prompts))
         try:
-            # A call that is under way when the engine dies may never come back.
+            # A call that runs while the engine dies may never return.
             while not (await asyncio.wait({exercise}, timeout=LOOK_S))[0]:
                 if not engine.alive:
                     raise EngineDead("its process died while it was starting")

@@ -1,8 +1,8 @@
-"""No engine process outlives its server. Standard library only: this file is also the guard's whole program.
+"""Kills engine processes whose server is gone. Standard library only: this file is also the guard's program.
 
-vLLM's engine processes do not notice that the process which started them died. So every engine process carries marks
-in its environment (the checkout, the server, the engine), and a guard, a small process in a session of its own, waits
-at a pipe whose other end only the server holds: when the pipe closes, it kills what still carries the server's mark.
+vLLM's engine processes survive the death of their parent. Therefore every engine process carries marks in its
+environment (checkout, server, engine). A guard process in its own session reads from a pipe whose other end only the
+server holds. When the pipe closes, the guard kills all processes with the server's mark.
 Linux only (``/proc``); elsewhere nothing is found and nothing is killed.
 
     python -I -S supervisor.py guard SERVER         started by the server
@@ -25,7 +25,7 @@ CHECKOUT_MARK, SERVER_MARK, ENGINE_MARK = "YAP_CHECKOUT", "YAP_SERVER", "YAP_ENG
 
 
 class ProcessSupervisor:
-    """Owns the engine processes of one server: marks them, guards them, kills what is left of them."""
+    """Owns the engine processes of one server: marks them, watches over them, kills what remains."""
 
     def __init__(self, checkout: str) -> None:
         self.checkout = os.path.realpath(checkout)
@@ -33,14 +33,14 @@ class ProcessSupervisor:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Kill what dead servers of this checkout left behind, then set the guard. Idempotent."""
+        """Kill processes that dead servers of this checkout left, then start the guard. Idempotent."""
         if self._guard is not None:
             return
         if killed := kill_orphans(self.checkout):
             print(f"yap: killed {killed} engine processes that a dead server had left", file=sys.stderr)
         from multiprocessing import resource_tracker
 
-        # One for all engines, so before any of them is marked: it must outlive each.
+        # One resource tracker serves all engines and must outlive each, so it starts unmarked.
         resource_tracker.ensure_running()
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, "guard", self.server],
@@ -52,9 +52,9 @@ class ProcessSupervisor:
 
     @contextmanager
     def marking(self, engine: str) -> Iterator[None]:
-        """Processes started inside carry the marks of ``engine``. One at a time: the environment is the process's."""
+        """Mark processes that start inside the block as belonging to `engine`; one block at a time."""
         marks = {CHECKOUT_MARK: self.checkout, SERVER_MARK: self.server, ENGINE_MARK: f"{self.server}/{engine}"}
-        # vLLM names its processes with setproctitle, which would otherwise write over the marks.
+        # Keeps setproctitle, by which vLLM names its processes, from overwriting the environment.
         marks["SPT_NOENV"] = "1"
         before = {name: os.environ.get(name) for name in marks}
         os.environ.update(marks)
@@ -68,19 +68,19 @@ class ProcessSupervisor:
                     os.environ[name] = value
 
     def processes(self, engine: str) -> list[int]:
-        """Process ids of one engine."""
+        """Return the process ids of one engine."""
         return marked(ENGINE_MARK, f"{self.server}/{engine}")
 
     def kill(self, engine: str) -> int:
-        """Kill what is left of one engine; how many there were."""
+        """Kill the remaining processes of one engine; returns their number."""
         return kill_marked(ENGINE_MARK, f"{self.server}/{engine}")
 
     def kill_all(self) -> int:
-        """Kill every engine process of this server."""
+        """Kill every engine process of this server; returns their number."""
         return kill_marked(SERVER_MARK, self.server)
 
     def close(self) -> None:
-        """End the guard, which kills what there still is."""
+        """End the guard, which kills remaining engine processes."""
         guard, self._guard = self._guard, None
         if guard is not None and guard.stdin is not None:
             guard.stdin.close()
@@ -89,7 +89,7 @@ class ProcessSupervisor:
 
 
 def server_id(pid: int) -> str:
-    """``pid-starttime``: names one process for ever, where a bare pid comes back."""
+    """Return `pid-starttime`, which identifies a process uniquely even after its pid is reused."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return f"{pid}-{file.read().rpartition(')')[2].split()[19]}"
@@ -98,7 +98,7 @@ def server_id(pid: int) -> str:
 
 
 def marks_of(pid: int) -> dict[str, str]:
-    """The marks in a process's environment; none for one that is gone or not ours to read."""
+    """Return the marks in a process's environment; empty if the process is gone or unreadable."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             pairs = [entry.decode(errors="replace").partition("=") for entry in file.read().split(b"\0")]
@@ -108,7 +108,7 @@ def marks_of(pid: int) -> dict[str, str]:
 
 
 def marked(name: str, value: str) -> list[int]:
-    """Process ids that carry this mark, but for our own."""
+    """Return the ids of all other processes with this mark."""
     if not os.path.isdir("/proc"):
         return []
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
@@ -116,7 +116,14 @@ def marked(name: str, value: str) -> list[int]:
 
 
 def kill_marked(name: str, value: str, patience: float = 5.0) -> int:
-    """SIGKILL everything that carries this mark until nothing does, children born meanwhile included."""
+    """Kill every process with this mark, new children included, until none is left.
+
+    Args:
+        patience: seconds.
+
+    Returns:
+        The number of killed processes.
+    """
     killed: set[int] = set()
     until = time.monotonic() + patience
     while (pids := marked(name, value)) and time.monotonic() < until:
@@ -129,7 +136,7 @@ def kill_marked(name: str, value: str, patience: float = 5.0) -> int:
 
 
 def kill_orphans(checkout: str) -> int:
-    """Kill this checkout's engine processes whose server is gone."""
+    """Kill engine processes of this checkout whose server is gone; returns their number."""
     servers = {marks_of(pid).get(SERVER_MARK, "") for pid in marked(CHECKOUT_MARK, checkout)}
     return sum(kill_marked(SERVER_MARK, server) for server in servers if server and not _alive(server))
 
@@ -139,14 +146,14 @@ def _alive(server: str) -> bool:
 
 
 def _guard(server: str) -> None:
-    """Wait until the server is gone (the pipe closes, or it is no longer alive), then kill its engine processes."""
+    """Wait until the server is gone (closed pipe, or dead process), then kill its engine processes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     while _alive(server):
         ready, _, _ = select.select([0], [], [], 1.0)
         if ready and not os.read(0, 1):
             break
-    # A process that was being started shows its mark only once it runs.
+    # A starting process shows its mark only after exec.
     for _ in range(3):
         kill_marked(SERVER_MARK, server)
         time.sleep(0.3)
@@ -160,5 +167,5 @@ if __name__ == "__main__":
         until = time.monotonic() + float(sys.argv[3] if len(sys.argv) > 3 else 0)
         while time.monotonic() < until and marked(CHECKOUT_MARK, checkout):
             time.sleep(0.1)
-        print(kill_marked(CHECKOUT_MARK, checkout))  # how many there were
+        print(kill_marked(CHECKOUT_MARK, checkout))  # the number of killed processes
         sys.exit(bool(marked(CHECKOUT_MARK, checkout)))

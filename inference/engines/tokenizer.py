@@ -73,7 +73,7 @@ def read_tokenizer(model: str, template_file: Path | None = None) -> LoadedToken
     lost = lost_text(tokenizer)
     if lost is not None:
         tokenizer, repaired = _as_stored(model, type(tokenizer).__name__, lost), True
-    tokenizer.clean_up_tokenization_spaces = False  # a relic of BERT: deletes blanks before punctuation
+    tokenizer.clean_up_tokenization_spaces = False  # a default from BERT that deletes blanks before punctuation
     if template_file is not None:
         tokenizer.chat_template = _read_template(model, template_file)
     elif not tokenizer.chat_template:
@@ -151,18 +151,33 @@ def _read_template(model: str, file: Path) -> str:
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase, model: str) -> frozenset[int]:
-    """Return every token that ends a reply: the tokenizer's, the generation config's, and the template's end of a
-    turn."""
+    """Return every token that ends a reply: the tokenizer's, the generation config's, and the template's end of turn.
+
+    Args:
+        tokenizer: the tokenizer.
+        model: Hub id or folder, for its generation config.
+
+    Returns:
+        Token ids, without order.
+    """
     ends = {*_ids(tokenizer.eos_token_id), *_generation_config_ends(model)}
     turn_end = _end_of_turn(tokenizer)
     return frozenset(ends if turn_end is None else ends | {turn_end})
 
 
 def repeated_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int]) -> str:
-    """Return the text that vLLM's detokenizer repeats before the first generated text; usually empty.
+    """Find the text that vLLM's detokenizer repeats before the first generated text; usually empty.
 
-    Where the prompt ends with half a character (after a rewind, or a request for one token), a ``DecodeStream`` primed
-    with the prompt finds no place to begin. It returns the text of the whole prompt once the character is complete.
+    If the prompt ends with half a character (after a rewind, or a request for one token), a `DecodeStream` primed
+    with the prompt has no place to begin. The stream returns the text of the whole prompt once the character is
+    complete.
+
+    Args:
+        tokenizer: the engine's tokenizer.
+        prompt_ids: token ids of the whole prompt.
+
+    Returns:
+        The repeated text.
     """
     decode = tokenizer.backend_tokenizer.decode
     if not decode(list(prompt_ids[-4:])).endswith(_HALF):

@@ -1,8 +1,7 @@
-"""vLLM behind our engine protocol: the only file that knows it, for every version from 0.26 to 0.32.
+"""vLLM behind the engine protocol; the only module that imports vLLM. Supports 0.26 to 0.32.
 
-What differs between those versions and matters here: bad requests are ``ValueError`` before 0.32 and
-``VLLMClientError`` in it; everything else this file uses has one name and one meaning in all of them. vLLM is imported
-when an engine is built, never before.
+The versions differ in one relevant point: bad requests are `ValueError` before 0.32 and `VLLMClientError` in it. vLLM
+is imported when an engine is built, never before.
 """
 
 from __future__ import annotations
@@ -33,22 +32,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TESTED = ((0, 26), (0, 32))
-# The GPU's sampler keeps this many biases per request; one more ends the engine.
+# vLLM's GPU sampler stores this many biases per request; one more crashes the engine.
 MAX_LOGIT_BIASES = 1024
 _FINISH = {"repetition": "stop"}
-# vLLM edits these in our own environment while it builds; other children of the server shall not inherit them.
+# vLLM changes these variables of this process during a build; other child processes must not inherit them.
 _EDITED = ("LD_PRELOAD", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")
 
 
 @cache
 def this_device() -> Device:
-    """The machine as it was before the first engine."""
+    """Return the machine's facts, probed before the first engine."""
     return probe()
 
 
 def build(spec: EngineSpec) -> VllmEngine:
-    """Build one engine: seconds to minutes, so not on an event loop. Raises :class:`ModelRefused` where this machine
-    cannot run what is asked, and whatever vLLM raises where its engine process does not come up."""
+    """Build one engine; takes seconds to minutes, so never on an event loop.
+
+    Raises:
+        ModelRefused: this machine cannot run the model with these settings.
+        Exception: vLLM's own error if its engine process does not start.
+    """
     device = this_device()
     launch = plan(spec, device, model_config.read(spec.model))
     loaded = read_tokenizer(spec.model, spec.chat_template)
@@ -58,7 +61,7 @@ def build(spec: EngineSpec) -> VllmEngine:
     _check_version(vllm.__version__)
     if not loaded.repaired:
         return VllmEngine(spec, launch, loaded.tokenizer)
-    # vLLM loads the tokenizer again, in this process and in the engine's, while the constructor runs.
+    # The constructor loads the tokenizer again, in this process and in the engine's.
     with TemporaryDirectory(prefix="yap-tokenizer-") as folder:
         loaded.save(folder)
         launch = replace(launch, arguments={**launch.arguments, "tokenizer": folder})
@@ -66,7 +69,7 @@ def build(spec: EngineSpec) -> VllmEngine:
 
 
 class VllmEngine:
-    """One ``AsyncLLM``. Built in a thread, then bound to the loop that serves by :meth:`bind`."""
+    """One `AsyncLLM`, built in a thread, then bound to the serving loop by :meth:`bind`."""
 
     def __init__(self, spec: EngineSpec, launch: LaunchPlan, tokenizer: PreTrainedTokenizerBase) -> None:
         from vllm import exceptions
@@ -115,29 +118,35 @@ class VllmEngine:
         return not self._llm.errored
 
     async def bind(self) -> None:
-        """Tie the engine's sockets to the running loop; every later call belongs to it."""
+        """Bind the engine's sockets to the running loop; all later calls belong to that loop."""
         await self._llm.get_supported_tasks()
 
     def shutdown(self, timeout: float) -> None:
-        """End the engine's processes; blocks for up to ``timeout`` seconds."""
+        """Stop the engine's processes; blocks for up to `timeout` seconds."""
         self._llm.shutdown(timeout=timeout)
-        # Its finalizer calls this again, at a time when the interpreter may have taken vLLM apart.
+        # vLLM's finalizer calls this again, possibly during interpreter shutdown.
         self._llm.shutdown = lambda timeout=None: None
 
     def launch_info(self) -> Mapping[str, Any]:
-        """What was chosen for this machine: ``quantization``, ``dtype``, ``kv_dtype``, ``device`` and, on a CPU,
-        ``threads`` and ``kv_cache_bytes``."""
+        """Return the choices for this machine: `quantization`, `dtype`, `kv_dtype`, `device`; on a CPU also `threads`
+        and `kv_cache_bytes`.
+        """
         return self._launch.facts
 
     def stats(self) -> Mapping[str, Any]:
-        """See :meth:`inference.engines.base.Engine.stats`. The scheduler falls silent when it is idle, so its last
-        numbers count only while requests are open."""
+        """See :meth:`inference.engines.base.Engine.stats`.
+
+        An idle scheduler reports nothing, so its last numbers count only while requests are open.
+        """
         unfinished = self._llm.output_processor.get_num_unfinished_requests()
         return self._metrics.snapshot(unfinished)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See :meth:`inference.engines.base.Engine.generate`. Raises ``ValueError`` for a request that the engine
-        refuses."""
+        """See :meth:`inference.engines.base.Engine.generate`.
+
+        Raises:
+            ValueError: vLLM refuses the request.
+        """
         params = self._params(request)
         prompt = self._tokens_input(list(request.prompt_ids), cache_salt=request.cache_salt)
         if not prompt["prompt_token_ids"]:
@@ -203,7 +212,7 @@ class VllmEngine:
 
 
 class _Metrics:
-    """One engine's Prometheus series in a registry of its own, and the scheduler's last word."""
+    """Prometheus series of one engine in a registry of its own, and the scheduler's last report."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter
@@ -237,7 +246,7 @@ class _Metrics:
 
 
 def _metrics_recorder() -> tuple[type[Any], _Metrics]:
-    """A stat logger class for one engine. It never raises: one that does takes the engine with it."""
+    """Create a vLLM stat logger class for one engine. The logger never raises, because an exception ends the engine."""
     from prometheus_client import Counter, Gauge, Histogram
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
@@ -251,25 +260,27 @@ def _metrics_recorder() -> tuple[type[Any], _Metrics]:
         def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
             try:
                 metrics.keep(scheduler_stats, iteration_stats)
-                # The readers of this step's text have been woken, but wait for this task: they come first.
+                # The readers of this step's text are scheduled; recording waits until they have run.
                 write = partial(self._write, scheduler_stats, iteration_stats, *args, **kwargs)
                 asyncio.get_running_loop().call_soon(write)
             except Exception:
-                logger.exception("engine statistics were not kept")
+                logger.exception("scheduler statistics could not be read")
 
         def _write(self, *args: Any, **kwargs: Any) -> None:
             try:
                 super().record(*args, **kwargs)
             except Exception:
-                logger.exception("engine statistics were not recorded")
+                logger.exception("engine statistics could not be recorded")
 
     return Recorder, metrics
 
 
 @contextmanager
 def lent_environment(environ: Mapping[str, str]) -> Iterator[None]:
-    """What the engine's process inherits and the server does not keep. Everything is imported before: an OpenMP that is
-    loaded meanwhile would tie this thread, and all that it starts, to the engine's cores."""
+    """Set environment variables for the engine's child process and restore them afterwards.
+
+    libgomp reads OMP_* once, when it is loaded; all imports happen before, so this process is not bound to the cores.
+    """
     before = {name: os.environ.get(name) for name in (*_EDITED, *environ)}
     os.environ.update(environ)
     try:
@@ -290,7 +301,7 @@ def _check_version(version: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    """The line of an error that says what is wrong; pydantic puts it on the third."""
+    """Return the informative line of an error; pydantic writes it third."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else repr(error))
-    return told.removeprefix("Value error, ").partition(" [type=")[0]
+    line = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else repr(error))
+    return line.removeprefix("Value error, ").partition(" [type=")[0]

@@ -194,7 +194,7 @@ async def test_rebuilding_is_tried_again_and_then_given_up(service: EngineServic
     factory.errors = [RuntimeError("out of memory") for _ in range(9)]
     factory.made[2].die()
     await until(lambda: service.failure)
-    assert service.failure == "the chat engine does not come back: out of memory"
+    assert service.failure == "the chat engine could not be replaced: out of memory"
     assert service.status()["chat"]["state"] == "dead"
     assert service.tool.alive
 

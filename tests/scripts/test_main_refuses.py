@@ -73,7 +73,7 @@ def test_arguments(checkout: Checkout, arguments: list[str], reason: str) -> Non
             "not set: TEXT_API_KEY, MAX_CONCURRENT_CONNECTIONS, AWQ_CHAT_MODEL or CHAT_MODEL; required",
         ),
         (["awq"], {"AWQ_CHAT_MODEL": "./no", "DEPLOY_MODELS": "chat", **NAMED}, "chat model ./no not found"),
-        (["awq", "chat"], {"AWQ_CHAT_MODEL": FLOAT, **NAMED}, "its weights are not quantized with awq"),
+        (["awq", "chat"], {"AWQ_CHAT_MODEL": FLOAT, **NAMED}, "its weights are not stored as awq"),
         (["awq", "--push"], {}, "pushing needs HF_TOKEN"),
         (["awq"], {"HF_AWQ_PUSH": "1", "HF_TOKEN": "t"}, "pushing needs HF_AWQ_CHAT_REPO"),
         (["awq"], {"HF_AWQ_PUSH": "maybe"}, "HF_AWQ_PUSH='maybe': allowed are 1/0"),
@@ -101,10 +101,10 @@ def test_settings(checkout: Checkout, arguments: list[str], environ: dict[str, s
     [
         ({"quant_method": "gptq", "bits": 4}, {}, ["awq"], "stored as gptq; awq needs float or AWQ ones"),
         (W8A8, {}, ["awq"], "stored as compressed-tensors; awq needs float or AWQ ones"),
-        (W8A8, {"QUANTIZATION": "awq"}, [], "awq means 4-bit integer weights alone"),
+        (W8A8, {"QUANTIZATION": "awq"}, [], "awq needs 4-bit integer weights"),
         ({"quant_method": "gptq", "bits": 8}, {}, [], "stored as gptq, 8-bit int have no CPU kernel"),
         ({"quant_method": "fp8"}, {}, [], "fp8 weights need a GPU"),
-        (None, {"QUANTIZATION": "awq"}, [], "its weights are not quantized with awq"),
+        (None, {"QUANTIZATION": "awq"}, [], "its weights are not stored as awq"),
     ],
 )
 def test_weights(

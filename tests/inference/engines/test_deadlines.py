@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from inference.engines.base import PRIORITY_LIVE, PRIORITY_WARM
-from inference.engines.deadlines import GRAIN, REMEMBERED_PIECES, Deadlines
+from inference.engines.deadlines import BLOCK_TOKENS, REMEMBERED_BLOCKS, Deadlines
 
 
 class Clock:
@@ -48,10 +48,10 @@ def test_a_long_prompt_waits_for_a_time_that_has_an_end() -> None:
 def test_only_the_beginning_of_a_prompt_counts_as_known() -> None:
     clock = Clock()
     deadlines = Deadlines(clock)
-    persona = prompt(8 * GRAIN)
+    persona = prompt(8 * BLOCK_TOKENS)
     new = deadlines.of(persona, PRIORITY_LIVE)
     shifted = deadlines.of([99, *persona], PRIORITY_LIVE)  # the same ids, none where they were
-    behind = deadlines.of([*prompt(GRAIN, 5000), *persona[GRAIN:]], PRIORITY_LIVE)
+    behind = deadlines.of([*prompt(BLOCK_TOKENS, 5000), *persona[BLOCK_TOKENS:]], PRIORITY_LIVE)
     known = deadlines.of(persona, PRIORITY_LIVE)
     assert known < new <= behind <= shifted
 
@@ -67,9 +67,9 @@ def test_live_turns_go_before_any_warm_up() -> None:
 def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
     clock = Clock()
     deadlines = Deadlines(clock)
-    used = prompt(2 * GRAIN)
+    used = prompt(2 * BLOCK_TOKENS)
     new = deadlines.of(used, PRIORITY_LIVE)
     for number in range(40):
-        deadlines.of(prompt(GRAIN * REMEMBERED_PIECES // 10, 10**9 * number), PRIORITY_LIVE)
-        assert len(deadlines._pieces) <= REMEMBERED_PIECES
+        deadlines.of(prompt(BLOCK_TOKENS * REMEMBERED_BLOCKS // 10, 10**9 * number), PRIORITY_LIVE)
+        assert len(deadlines._blocks) <= REMEMBERED_BLOCKS
         assert deadlines.of(used, PRIORITY_LIVE) < new

@@ -91,13 +91,13 @@ async def test_not_ready_and_why(server: Server) -> None:
         while server.serving.engines.ready:  # noqa: ASYNC110 - the service watches every half second
             await asyncio.sleep(0.01)
     assert "engine" in (await unready(server))["reason"]
-    server.serving.engines.failure = "the chat engine does not come back: broken"
+    server.serving.engines.failure = "the chat engine could not be replaced: broken"
     told = await unready(server)
-    assert (told["status"], told["reason"]) == ("dead", "the chat engine does not come back: broken")
+    assert (told["status"], told["reason"]) == ("dead", "the chat engine could not be replaced: broken")
 
 
 async def test_a_stranger_learns_that_it_is_not_ready_and_no_more(server: Server) -> None:
-    server.serving.engines.failure = "the chat engine does not come back: /home/operator/models is broken"
+    server.serving.engines.failure = "the chat engine could not be replaced: /home/operator/models is broken"
     server.serving.started = False
     for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-For": "::1", **KEY}):
         told = (await server.client.get("/readyz", headers=headers)).json()
