@@ -177,9 +177,7 @@ def load_quantization(name: str, asked: str, device: Device, config: ModelConfig
         _check_kernel(name, device, config)
         return None
     if asked in ("awq", "gptq", "gptq_marlin"):
-        raise ModelRefused(
-            f"{name}: its weights are not stored as {asked}; use such a model, or set it to auto"
-        )
+        raise ModelRefused(f"{name}: its weights are not stored as {asked}; use such a model, or set it to auto")
     if asked == "fp8" and not device.has_fp8:
         raise ModelRefused(f"{name}: fp8 needs a GPU of capability 8.9 or more; this is a {device}")
     return "fp8_per_tensor" if device.has_fp8 and asked in ("auto", "fp8") else None
