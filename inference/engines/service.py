@@ -18,12 +18,8 @@ from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from typing import Any
 
-from inference.engines.base import (
-    Engine,
-    EngineDead,
-    EngineRole,
-    EngineState,
-)
+from inference.engines.base import Engine, EngineDead, EngineRole, EngineState
+from inference.engines.build_outcome import first_line, outcome
 from inference.engines.managed_engine import ManagedEngine, OwnedEngine
 from inference.engines.spec import EngineSpec, ModelRefused
 from inference.engines.startup_requests import WarmPrompts, warm
@@ -36,7 +32,6 @@ SHUTDOWN_S = 15.0
 # Consecutive rebuilds that fail or live less than HEALTHY_S seconds; then the service gives up.
 MAX_REBUILDS = 5
 HEALTHY_S = 300.0
-
 
 Factory = Callable[[EngineSpec], OwnedEngine]
 
@@ -88,20 +83,12 @@ class EngineService:
 
     @property
     def chat(self) -> Engine:
-        """The chat engine.
-
-        Raises:
-            EngineDead: the engine is not ready.
-        """
+        """The chat engine; raises :class:`EngineDead` while it is not ready."""
         return self.engine(EngineRole.CHAT)
 
     @property
     def tool(self) -> Engine:
-        """The tool engine.
-
-        Raises:
-            EngineDead: the engine is not ready.
-        """
+        """The tool engine; raises :class:`EngineDead` while it is not ready."""
         return self.engine(EngineRole.TOOL)
 
     def engine(self, role: EngineRole) -> Engine:
@@ -209,7 +196,7 @@ class EngineService:
             with self._keeper.marking(slot.name) if self._keeper is not None else nullcontext():
                 slot.engine = self._factory(slot.spec)
         except BaseException as error:
-            slot.enter(EngineState.DEAD, _reason(error))
+            slot.enter(EngineState.DEAD, first_line(error))
             self._kill(slot)
             raise
         slot.build_s = time.monotonic() - begin
@@ -219,11 +206,11 @@ class EngineService:
         self.start_building()
         assert self._built is not None
         try:
-            await _outcome(self._built)
+            await outcome(self._built)
             for slot in self._slots.values():
                 await self._warm(slot)
         except Exception as error:
-            self.failure = _reason(error)
+            self.failure = first_line(error)
             for slot in self._slots.values():
                 if slot.state is not EngineState.DEAD:
                     slot.enter(EngineState.DEAD, self.failure)
@@ -264,7 +251,7 @@ class EngineService:
                 break
             except Exception as error:
                 if slot.state is not EngineState.DEAD:
-                    slot.enter(EngineState.DEAD, _reason(error))
+                    slot.enter(EngineState.DEAD, first_line(error))
             else:
                 return
         self.failure = f"the {slot.spec.role} engine could not be replaced: {slot.reason}"
@@ -358,16 +345,3 @@ def vllm_service(
     from inference.engines.vllm_engine import build
 
     return EngineService(specs, build, keeper=ProcessSupervisor(checkout), warm_prompts=warm_prompts)
-
-
-async def _outcome(future: Future[None]) -> None:
-    """Wait for a thread's result. A cancelled waiter leaves the thread alone, and the error needs no other reader."""
-    here = asyncio.wrap_future(future)
-    here.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait({here})
-    here.result()
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
