@@ -62,6 +62,10 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
             if not self.instance._state.adding:
                 self.initial["allowed_personas"] = list(self.instance.personas.all())
 
+    def is_multipart(self) -> bool:
+        """Return True: large percent-encoded forms are refused (``yapserver.http_limits``)."""
+        return True
+
     def _save_m2m(self) -> None:
         super()._save_m2m()  # type: ignore[misc]
         if "allowed_personas" in self.cleaned_data:

@@ -79,6 +79,10 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error("phrase_lists", error)
         return cleaned
 
+    def is_multipart(self) -> bool:
+        """Return True: large percent-encoded forms are refused (``yapserver.http_limits``)."""
+        return True
+
 
 class CardForm(UploadForm):
     """A character card. Cards have no gender, and their personality is prose: the form asks for both."""

@@ -44,6 +44,10 @@ class PhraseForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Phrase
         fields = ("text", "bias", "case_sensitive", "whole_word", "note")
 
+    def is_multipart(self) -> bool:
+        """Return True: large percent-encoded forms are refused (``yapserver.http_limits``)."""
+        return True
+
 
 class PhraseFormSet(PaginationInlineFormSet):
     """One page of a list's phrases, checked against the other pages by query."""

@@ -75,6 +75,16 @@ def test_a_chunked_body_is_counted(edge_server: YapServer) -> None:
     assert status(beyond) == 413, beyond[:300]
 
 
+def test_a_large_percent_encoded_form_is_refused(edge_server: YapServer) -> None:
+    encoded = "Content-Type: application/x-www-form-urlencoded"
+    body = b"note=" + b"%7B" * 100_000
+    answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {len(body)}"), body)
+    assert status(answer) == 413, answer[:300]
+    body = b"note=" + b"%7B" * 10_000
+    answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {len(body)}"), body)
+    assert status(answer) in (302, 403, 404), answer[:300]
+
+
 def test_headers_without_end_are_refused(edge_server: YapServer) -> None:
     for request in (
         b"GET /" + b"x" * 64 * KIB,
