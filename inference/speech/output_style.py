@@ -64,12 +64,18 @@ class GuardedStyle:
         return given
 
 
-STYLES: dict[str, type[RawStyle] | type[SpeechStyle]] = {"raw": RawStyle, "speech": SpeechStyle}
+def output_style(name: str, skipped_in_speech: frozenset[str] = frozenset()) -> OutputStyle:
+    """Return a style for one reply.
 
+    Args:
+        name: ``raw`` or ``speech``.
+        skipped_in_speech: kinds of text that ``speech`` leaves out: ``actions``, ``asides``, ``ooc``, ``code``.
 
-def output_style(name: str) -> OutputStyle:
-    """A fresh style for one reply. Raises ValueError for a name that is not ``raw`` or ``speech``."""
-    try:
-        return STYLES[name]()
-    except KeyError:
-        raise ValueError(f"unknown output style {name!r}; there are {', '.join(STYLES)}") from None
+    Raises:
+        ValueError: there is no style of this name.
+    """
+    if name == "raw":
+        return RawStyle()
+    if name == "speech":
+        return SpeechStyle(skipped_in_speech)
+    raise ValueError(f"unknown output style {name!r}; there are raw, speech")
