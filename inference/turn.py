@@ -306,7 +306,8 @@ def _style(chat: ChatPlan | None) -> OutputStyle:
     """Return the reply's output style. Removed marks may join a banned phrase, so the output is guarded once more."""
     if chat is None or chat.output_style == "raw":
         return RawStyle()
-    return GuardedStyle(output_style(chat.output_style), chat.reply.automaton, chat.reply.matchers)
+    style = output_style(chat.output_style, chat.skipped_in_speech)
+    return GuardedStyle(style, chat.reply.automaton, chat.reply.matchers)
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | None:

@@ -61,6 +61,7 @@ class ChatPlan:
         reply: sampling, limits and phrases of the reply.
         output_style: the name of the output style.
         encode: encodes text that was delivered but not generated in whole tokens.
+        skipped_in_speech: kinds of text that the style ``speech`` leaves out (``speech.asides``).
     """
 
     engine: Engine
@@ -69,6 +70,7 @@ class ChatPlan:
     reply: ReplyPlan
     output_style: str
     encode: Callable[[str], list[int]]
+    skipped_in_speech: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

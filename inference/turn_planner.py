@@ -90,5 +90,6 @@ class TurnPlanner:
                 ),
                 output_style=persona.output_style,
                 encode=conversation.encode_reply,
+                skipped_in_speech=persona.snapshot.skipped_in_speech if persona.snapshot else frozenset(),
             )
         return TurnPlan(turn, request_id, persona.slug, utterance, tool, chat)

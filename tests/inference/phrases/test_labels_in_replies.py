@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inference.engines.sampling import Sampling
@@ -10,7 +12,7 @@ from inference.phrases.stops import speaker_labels
 from inference.reply import Reply, ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
-from tests.fakes.serving import talking
+from tests.fakes.serving import ANNA, catalogue, talking
 
 
 def encode(text: str) -> list[int]:
@@ -51,3 +53,20 @@ async def test_labels_of_the_persona_and_the_user(reply: str, shown: str, tokens
         chat.reply = "I\nSam: no\nKim: yes"
         await line.turn()
     assert line.text().endswith("I\nSam: no\n")
+
+
+@pytest.mark.parametrize(("label_stops", "shown"), [(True, "Hi.\n"), (False, "Hi.\nUser: yes")])
+async def test_a_persona_switches_label_stops_off(label_stops: bool, shown: str) -> None:
+    persona = replace(ANNA, label_stops=label_stops)
+    async with talking(FakeEngine(reply="Hi.\nUser: yes"), catalogue=catalogue(persona)) as line:
+        await line.turn(persona="anna")
+        assert line.text() == shown
+
+
+@pytest.mark.parametrize(("skipped", "said"), [(frozenset(), "smiles Hi."), (frozenset({"actions"}), "Hi.")])
+async def test_a_persona_does_not_say_its_actions(skipped: frozenset[str], said: str) -> None:
+    persona = replace(ANNA, output_style="speech", skipped_in_speech=skipped)
+    async with talking(FakeEngine(reply="*smiles* Hi"), catalogue=catalogue(persona)) as line:
+        frames = await line.turn(persona="anna")
+        assert line.text() == said
+        assert frames[-2]["normalized_text"] == said
