@@ -72,7 +72,7 @@ class DatabaseThreads:
         return task.result()
 
     async def write(self, work: Callable[[], T]) -> T:
-        """Run a write in a thread. It is neither repeated nor cut: nobody could know whether it took effect.
+        """Run a write in a thread. It is neither repeated nor cut: its effect would be unknown.
 
         Raises:
             DependencyAway: The database cannot be reached.
@@ -80,7 +80,11 @@ class DatabaseThreads:
         return await self._answer(_Job(work, repeat=False), None)
 
     async def aclose(self, timeout_s: float = 1.5) -> None:
-        """Close the threads' connections. A thread that hangs is left behind; the process then ends without it."""
+        """Close the threads' connections. A hanging thread is abandoned; the process ends without it.
+
+        Args:
+            timeout_s: seconds for all threads together.
+        """
         together = threading.Barrier(self._workers)  # so that each thread closes its own
         futures = [self._threads.submit(_close_connection, together, timeout_s * 0.8) for _ in range(self._workers)]
         await asyncio.wait([asyncio.wrap_future(future) for future in futures], timeout=timeout_s)

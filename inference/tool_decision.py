@@ -107,5 +107,12 @@ async def decide(engine: Engine, request: ToolRequest, policy: ToolPolicy, progr
 
 
 def deadline_at(perf_counter_s: float) -> float:
-    """Convert a ``time.perf_counter()`` reading to the running loop's clock."""
+    """Convert a moment to the running loop's clock.
+
+    Args:
+        perf_counter_s: seconds of `time.perf_counter`.
+
+    Returns:
+        Seconds of the loop's clock.
+    """
     return asyncio.get_running_loop().time() + perf_counter_s - time.perf_counter()

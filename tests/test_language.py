@@ -20,8 +20,8 @@ BANNED = (
     "of its own accord", "shown the door", "shown the admission", "manieth",
 )  # fmt: skip
 MAX_WORDS = 30
-# The list grows until it holds everything of PACKAGES.
-CHECKED = ("yapserver/env.py", "scripts/env_tables.py")
+# Kinds of files that are checked in all packages.
+CHECKED = ("*.py", "*.sh", "*.html", "*.js", "*.md", "*.yml", "*.yaml", "Dockerfile")
 DOCUMENTS = tuple(
     ROOT / name
     for name in ("README.md", "ADVANCED.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
@@ -43,12 +43,15 @@ def product_files() -> list[Path]:
     return [path for path in found if any(path.relative_to(ROOT).match(pattern) for pattern in CHECKED)]
 
 
-def python_prose(source: str) -> str:
-    """All comments and string literals of a module, one a line: docstrings, messages, help texts."""
+def python_prose(source: str) -> list[tuple[int, str]]:
+    """Return the comments and string literals of a module: docstrings, messages, help texts.
+
+    Returns:
+        (line of its beginning, text) for each. Neighbouring comment lines are separate entries.
+    """
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}  # 3.12 splits f-strings
-    return "\n".join(
-        token.string for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type in kinds
-    )
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [(token.start[0], token.string) for token in tokens if token.type in kinds]
 
 
 def document_prose(text: str) -> str:
@@ -74,10 +77,13 @@ def words(sentence: str) -> int:
 
 
 def functions_without_sections(path: Path) -> list[str]:
-    """Names of public functions that take or return ids, positions or times and do not describe them.
+    """Find public functions that take or return ids, positions or times without describing them.
+
+    A parameter is described by an Args section, or by its name in backticks. A result is described by a Returns
+    section, or by a docstring that begins with Return. "See :class:`X`" refers to a described protocol.
 
     Returns:
-        One entry for each function: its line, its name and the section that is missing.
+        One entry per function: line, name and the missing section.
     """
     found = []
 
@@ -92,11 +98,17 @@ def functions_without_sections(path: Path) -> list[str]:
 
     def check(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         doc = ast.get_docstring(function) or ""
+        if doc.startswith("See :"):
+            return
         names = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
-        if any(_POINTS.fullmatch(name) for name in names) and "Args:" not in doc:
+        if "Args:" not in doc and any(_POINTS.fullmatch(name) and f"`{name}`" not in doc for name in names):
             found.append(f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: Args")
         decorators = {ast.unparse(decorator) for decorator in function.decorator_list}
-        if _POINTS.fullmatch(function.name) and "property" not in decorators and "Returns:" not in doc:
+        if (
+            _POINTS.fullmatch(function.name)
+            and "property" not in decorators
+            and not re.match(r"Return |(?s:.*)Returns:", doc)
+        ):
             found.append(f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: Returns")
 
     visit(ast.parse(path.read_text()), True)
@@ -104,19 +116,12 @@ def functions_without_sections(path: Path) -> list[str]:
 
 
 def banned(path: Path) -> list[str]:
-    """The banned words of a file, each with its line."""
-    text = path.read_text()
-    if path.suffix == ".py":
-        lines = text.splitlines()
-        found = {match[0] for match in _BANNED.finditer(python_prose(text))}
-        return [
-            f"{path.relative_to(ROOT)}:{number} {word}"
-            for word in sorted(found)
-            for number, line in enumerate(lines, start=1)
-            if word.split()[0] in line
-        ]
+    """Return the banned words of a file, each with its line."""
+    source = path.read_text()
+    prose = python_prose(source) if path.suffix == ".py" else [(1, source)]
     return [
-        f"{path.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1} {match[0]}"
+        f"{path.relative_to(ROOT)}:{line + text[: match.start()].count(chr(10))} {' '.join(match[0].split())}"
+        for line, text in prose
         for match in _BANNED.finditer(text)
     ]
 
@@ -143,7 +148,7 @@ def test_ids_positions_and_times_are_described() -> None:
 def test_a_banned_word_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "a.py").write_text('x = 1\n\ndef f() -> None:\n    """The client is let\n    go."""  # Anew.\n')
-    assert banned(tmp_path / "a.py") == ["a.py:5 Anew", "a.py:4 let\n    go"]
+    assert banned(tmp_path / "a.py") == ["a.py:4 let go", "a.py:5 Anew"]
     (tmp_path / "b.md").write_text("Fine.\n\nWhoever reads this, shallow or not.\n")
     assert banned(tmp_path / "b.md") == ["b.md:3 Whoever"]
 

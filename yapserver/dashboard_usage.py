@@ -130,7 +130,7 @@ def first_steps(request: HttpRequest) -> list[Step]:
     may = request.user.has_perm
     steps = []
     if may("accounts.add_apikey") and not ApiKey.objects.exists():
-        text = "Whoever talks to this server needs one. It is shown once, when it is made."
+        text = "Every client of this server needs a key. The key is shown once, on creation."
         steps.append(Step("Make a key", text, reverse("admin:accounts_apikey_add")))
     if may("personas.add_persona") and not Persona.objects.exists():
         text = "A character that clients can ask for by name: who it is, and how it speaks."

@@ -8,7 +8,7 @@ from typing import Any
 import dj_database_url
 
 SCHEMES = ("postgres", "postgresql")
-# What libpq is told where the URL does not say otherwise: a server that does not answer is given up in seconds.
+# libpq's defaults, unless the URL has others: a server that does not answer is given up within seconds.
 PATIENCE = {
     "connect_timeout": 2,  # seconds, for each host
     "keepalives_idle": 5,

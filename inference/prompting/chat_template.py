@@ -146,7 +146,15 @@ class ChatFormat:
         return self.text.encode_start(text, self._reply_max)
 
     def turn(self, user_ids: Sequence[int] | None, *, first: bool) -> list[int]:
-        """What a turn appends to the record before the model speaks; None lets the character speak first."""
+        """Return the ids of a turn's user part, up to the point where the model writes.
+
+        Args:
+            user_ids: contents of the user message; None: the character speaks first.
+            first: whether the turn opens the conversation.
+
+        Returns:
+            Token ids, template tokens included.
+        """
         ids = self._current()
         if user_ids is None:
             silent = ids.first_silent if first else ids.next_silent

@@ -36,7 +36,7 @@ class PersonaResolver:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The catalogue in force. An edit replaces the object; nobody edits it in place."""
+        """The catalogue in force. An edit replaces the object; no object is changed in place."""
         return self.phrases.catalogue
 
     # -- choosing ------------------------------------------------------------------------------------

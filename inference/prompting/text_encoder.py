@@ -99,7 +99,11 @@ class TextEncoder:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids that stand in the middle of a prompt: the inverse of :meth:`encode`."""
+        """Return the text of ids in the middle of a prompt: the inverse of :meth:`encode`.
+
+        Args:
+            ids: token ids, without the template's tokens.
+        """
         backend = self._tokenizer.backend_tokenizer
         if not self._break:
             return str(backend.decode(list(ids), skip_special_tokens=False))

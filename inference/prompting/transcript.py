@@ -42,11 +42,19 @@ class TranscriptFormat:
         return self._line("User", text)
 
     def decision(self, user_ids: Sequence[int]) -> list[int]:
-        """Return the end of a decision prompt: the line to decide on (ids from :meth:`user`) and the closing tokens."""
+        """Return the end of a decision prompt: the line to decide on and the closing tokens.
+
+        Args:
+            user_ids: token ids from :meth:`user`.
+        """
         return [*user_ids, *self._chat.after_user]
 
     def past_user(self, user_ids: Sequence[int]) -> list[int]:
-        """Return the contents of a past user line: ids from :meth:`user` and the line break."""
+        """Return the contents of a past user line with its line break.
+
+        Args:
+            user_ids: token ids from :meth:`user`.
+        """
         return [*user_ids, *self._newline]
 
     def past_reply(self, text: str) -> list[int]:
