@@ -44,7 +44,7 @@ if [[ $stack == mixed ]]; then
             [[ -z ${!name:-} || ! -d $CALLER/${!name} || ${!name} == /* ]] || export "$name=$(readlink -f "$CALLER/${!name}")"
         done
     done
-    facts=$(DEPLOY_MODELS=$deploy "$python" docker/tag.py) || exit 1
+    facts=$(DEPLOY_MODELS=$deploy "$python" scripts/images/tag.py) || exit 1
     tag=${facts%%$'\n'*} models=${facts#*$'\n'}
 fi
 [[ $device == cuda ]] || tag+=-$device
@@ -56,7 +56,7 @@ image=$DOCKER_USERNAME/yap-text-inference-$stack:${TAG:-$tag}
 context=$(mktemp -d "${TMPDIR:-/tmp}/yap-build-XXXXXXXX")
 trap 'rm -rf "$context"' EXIT
 if git rev-parse --git-dir >/dev/null 2>&1; then
-    git ls-files -z | "$python" docker/copy_files.py "$context"
+    git ls-files -z | "$python" scripts/images/copy_files.py "$context"
     commit=$(git rev-parse HEAD)
     git diff --quiet HEAD || commit+=-modified
 else

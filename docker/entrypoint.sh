@@ -8,7 +8,7 @@ source scripts/lib.sh
 load_env
 mkdir -p "$RUN_DIR" || die "$RUN_DIR cannot be written: the volume must belong to uid 10001"
 if [[ ${YAP_STACK:-plain} == mixed ]]; then
-    exports=$(.venv/bin/python docker/embedded.py) || exit 1
+    exports=$(.venv/bin/python scripts/images/embedded.py) || exit 1
     eval "$exports"
 fi
 demo=0 required=()

@@ -78,8 +78,10 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read ({error}); start with scripts/main.sh") from None
     variables = record.get("variables") if isinstance(record, dict) else None
-    good = isinstance(variables, dict) and all(isinstance(value, str) for value in variables.values())
-    if not good or record.get("version") != 1 or not all(str(name).isidentifier() for name in variables):
+    good = isinstance(variables, dict) and all(
+        isinstance(value, str) and str(name).isidentifier() for name, value in variables.items()
+    )
+    if not good or record.get("version") != 1:
         raise RecordError(f"{path} is not a record of this version; start with scripts/main.sh")
     return dict(record)
 

@@ -45,7 +45,6 @@ def _render(tokenizer: Any, chat: Sequence[dict[str, str]], to_be_continued: boo
     )
 
 
-@torch.no_grad()
 def written_by(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[dict[str, str]]], tokens: int, step: Callable[[int], None]
 ) -> list[list[int]]:

@@ -23,7 +23,7 @@ from inference.engines.device import cpu_flags
 from scripts.quantizer.recipe import BITS, GROUP_SIZES, IGNORE, QuantizeError
 
 
-class _ReportingAWQ(AWQModifier):  # type: ignore[misc]  # pydantic's model of a package that is not typed
+class _ReportingAWQ(AWQModifier):
     """AWQ that calls ``on_layer`` after each layer."""
 
     on_layer: Any = None

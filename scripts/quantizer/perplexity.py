@@ -27,7 +27,6 @@ def held_out_text() -> str:
     return "\n\n".join(paragraphs)
 
 
-@torch.no_grad()
 def perplexity(model: Any, tokenizer: Any, tokens: int = TOKENS, window: int = WINDOW) -> float:
     """Return exp of the mean negative log likelihood of the held-out text.
 
@@ -43,7 +42,8 @@ def perplexity(model: Any, tokenizer: Any, tokens: int = TOKENS, window: int = W
         piece = torch.tensor([ids[begin : begin + window]], device=model.device)
         if piece.shape[1] < 2:
             break
-        logits = model(input_ids=piece, use_cache=False).logits[0, :-1].float()
+        with torch.no_grad():
+            logits = model(input_ids=piece, use_cache=False).logits[0, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum")
         total += float(loss)
         counted += piece.shape[1] - 1

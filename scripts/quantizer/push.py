@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +37,10 @@ def push_export(
         PushError: the Hub refuses, or does not answer in `TRIES` tries.
     """
     from huggingface_hub import HfApi, errors
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     api = HfApi(endpoint=hub_endpoint(environ), token=hub_token(environ))
     facts = json.loads((export / METADATA).read_text(encoding="utf-8"))
     where = f"{target.repository} (branch {target.branch})"
@@ -59,12 +63,11 @@ def push_export(
             if (reason := _refusal(error, target)) is not None:
                 raise PushError(f"pushing to {where}: {reason}") from None
             problem = f"the Hub answers {_status(error)}"
-        except (errors.HfHubError, OSError, RuntimeError) as error:
-            problem = _first_line(error)
-        except Exception as error:  # the Hub's library lets its HTTP client's own errors through
-            problem = _first_line(error)
-            if "httpx" not in type(error).__module__ and "requests" not in type(error).__module__:
+        except Exception as error:
+            # The Hub's library lets the errors of its HTTP client through, whose package has changed its name before.
+            if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "httpcore")):
                 raise
+            problem = _first_line(error)
         if attempt == TRIES:
             raise PushError(f"pushing to {where} failed: {problem}") from None
         say(f"pushing was interrupted ({problem}); try {attempt + 1} of {TRIES}")

@@ -58,7 +58,8 @@ def calibration_texts(
         def written(done: int) -> None:
             progress.step("calibration text", done, len(prompts))
 
-        return written_by(model, tokenizer, prompts, tokens, written)
+        texts: list[list[int]] = written_by(model, tokenizer, prompts, tokens, written)
+        return texts
     progress.stage(f"reading the calibration data {wished.dataset}")
     if wished.kind == "file":
         return from_file(tokenizer, Path(wished.dataset).expanduser(), wished.samples, tokens)

@@ -88,13 +88,12 @@ class DockerDaemon:
             for wheel in Path(folder).glob("torch-*+cpu-*.whl"):
                 shutil.copy(wheel, context / "wheels")
         shutil.copy(CERTIFICATES, context / "ca-certificates.crt")
-        index = _pip("index-url")
-        (context / "pip.conf").write_text(
-            f"[global]\n{f'index-url = {index}' if index else ''}\nfind-links = /opt/wheels\n"
-        )
+        variables = {"SSL_CERT_FILE": CERTIFICATES, "PIP_CERT": CERTIFICATES, "PIP_FIND_LINKS": "/opt/wheels"}
+        if index := _pip("index-url"):
+            variables["PIP_INDEX_URL"] = index
         (context / "Dockerfile").write_text(
-            f"FROM stand-in:bare\nCOPY wheels /opt/wheels\nCOPY pip.conf /etc/pip.conf\n"
-            f"COPY ca-certificates.crt {CERTIFICATES}\nENV SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}\n"
+            f"FROM stand-in:bare\nCOPY wheels /opt/wheels\nCOPY ca-certificates.crt {CERTIFICATES}\n"
+            f"ENV {' '.join(f'{name}={value}' for name, value in variables.items())}\n"
         )
         self.run("build", "--network=host", "-t", BASE, str(context))
 

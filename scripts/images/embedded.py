@@ -1,6 +1,6 @@
 """Print shell commands that make a mixed image serve its embedded models; the entry point runs them.
 
-    python docker/embedded.py [MODELS.JSON]
+    python scripts/images/embedded.py [MODELS.JSON]
 
 Exit status 1 with one line on stderr where an engine is asked for that is not inside.
 """

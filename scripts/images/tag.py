@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from docker.embed_models import EmbedError, sources
 from inference.engines import model_config
 from inference.engines.spec import ModelRefused
+from scripts.images.embed_models import EmbedError, sources
 from scripts.model_source import SourceError, config_text
 
 

@@ -1,6 +1,6 @@
 """Put the models of a mixed image into a folder, from the build context or the Hub. Runs while an image is built.
 
-    python docker/embed_models.py EMBED MODELS
+    python scripts/images/embed_models.py EMBED MODELS
 
 EMBED holds a folder `chat` or `tool` for each local model. The variables DEPLOY_MODELS, CHAT_MODEL, AWQ_CHAT_MODEL,
 TOOL_MODEL and AWQ_TOOL_MODEL name exactly one source per engine; the Hub's token is the build secret `hf_token`.
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from inference.engines import model_config
 from inference.engines.spec import ModelRefused
