@@ -58,7 +58,8 @@ class PersonaAdmin(VersionedAdmin):
                 "description": "Empty fields follow the server's defaults; what a client asks for wins over both.",
             },
         ),
-        ("History", {"fields": ("picture", ("version", "created", "updated"))}),
+        ("Portrait", {"fields": ("picture",)}),
+        ("History", {"fields": (("version", "created", "updated"),)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Persona]:
@@ -140,7 +141,7 @@ class PersonaAdmin(VersionedAdmin):
         if not Portrait.objects.filter(persona=obj.pk).exists():
             return "–"
         return format_html(
-            '<img src="{}" alt="Portrait of {}" class="max-h-64 rounded-default" loading="lazy">',
+            '<img src="{}" alt="Portrait of {}" class="rounded-default" style="max-height: 16rem">',
             reverse("admin:personas_persona_portrait", args=[obj.pk]),
             obj.name,
         )

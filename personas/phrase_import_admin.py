@@ -37,7 +37,7 @@ class PhraseImportAdmin(VersionedAdmin):
         if "upload" not in request.GET:
             form = self.upload(request, PhraseSourceForm)
             if not form.is_valid():
-                return self.page(request, title, "import", form=form, back=back, submit="Preview")
+                return self.page(request, title, "import", form=form, back=back, submit_label="Preview")
             upload = phrase_uploads.keep(request.user, form.cleaned_data["source"])  # type: ignore[arg-type]
             return redirect(f"{request.path}?upload={upload.pk}")
         source = phrase_uploads.find(request.user, request.GET["upload"])  # type: ignore[arg-type]

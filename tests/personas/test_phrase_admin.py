@@ -212,3 +212,6 @@ def test_actions_and_deletes(operator: Client, bans: PhraseList) -> None:
 def test_search_finds_the_list_that_holds_a_phrase(operator: Client, bans: PhraseList) -> None:
     html = operator.get(LIST, {"q": "giggles"}).content.decode()
     assert ("Built-in bans" in html, at("change", bans) in html) == (True, False)
+    html = operator.get(LIST, {"q": "BANS"}).content.decode()
+    assert ("Built-in bans" in html, at("change", bans) in html) == (True, True)
+    assert operator.get(LIST, {"q": "\0 "}).status_code == 200
