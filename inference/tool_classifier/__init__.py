@@ -1,0 +1,1 @@
+"""A linear tool classifier: hashed n-grams, a versioned head of arrays, training with scikit-learn."""
