@@ -13,6 +13,7 @@ from personas.phrase_rules import MAX_BIAS, MAX_PHRASE_CHARS, MIN_BIAS, check_ru
 from personas.sampling_ranges import SAMPLING_BOUNDS, SAMPLING_KEYS, InSamplingRange
 from personas.snapshot import BAN_BIAS, SPEECH_KINDS, PhraseRule
 from personas.text_forms import is_text
+from personas.tool_models import HeadState, Tool, ToolExample, ToolHead  # noqa: F401 - Django looks for models here
 
 MAX_NAME_CHARS = 100
 MAX_PROMPT_CHARS = 50_000  # far above any token limit: bounds the text that a form or an import can have tokenised
@@ -163,6 +164,10 @@ class Persona(models.Model):
         PhraseList, blank=True, related_name="personas", help_text="Apply to this persona, beside the global lists."
     )
     output_style = models.CharField(max_length=6, choices=OutputStyle, default=OutputStyle.RAW)
+    tool_threshold = models.FloatField(
+        null=True, blank=True, validators=[MinValueValidator(0.01), MaxValueValidator(0.99)],
+        help_text="Probability of yes from which a tool is called, 0.01 to 0.99. Empty: the server's.",
+    )  # fmt: skip
     label_stops = models.BooleanField(
         "speaker label stops", default=True,
         help_text="A reply ends where a line begins with User: or the user's name. Off for scripts and interviews.",

@@ -42,7 +42,7 @@ class PersonaAdmin(VersionedAdmin):
     )
     fieldsets = (
         (None, {"fields": (("name", "slug"), ("nickname", "enabled"), ("gender", "personality"))}),
-        ("Prompts", {"fields": ("chat_prompt", "tool_prompt")}),
+        ("Prompts", {"fields": ("chat_prompt", "tool_prompt", "tool_threshold")}),
         ("Phrases", {"fields": ("phrase_lists", "label_stops")}),
         (
             "Output",

@@ -41,6 +41,7 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
             "personality",
             "chat_prompt",
             "tool_prompt",
+            "tool_threshold",
             *SAMPLING_KEYS,
             "phrase_lists",
             "label_stops",

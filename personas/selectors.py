@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from personas.models import CatalogueVersion, Persona, Phrase
 from personas.sampling_ranges import clamp
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule
+from personas.tool_selectors import load_head, load_tools
 
 _TRIES = 5
 
@@ -18,7 +19,8 @@ def catalogue_version() -> int:
 
 
 def load_catalogue(instead_of_builtin: Sequence[PhraseRule] | None = None) -> Catalogue:
-    """Return every enabled persona by slug, sorted, and the phrases of the enabled global lists. Five queries.
+    """Return every enabled persona by slug, the phrases of the enabled global lists, the enabled tools and the head in
+    force. Eight queries.
 
     Every writer raises the version in its own transaction, so equal versions before and after mean no half edits.
 
@@ -49,6 +51,8 @@ def _read(version: int, instead_of_builtin: Sequence[PhraseRule] | None) -> Cata
         personas={persona.slug: _snapshot(persona, attached[persona.pk]) for persona in personas},
         phrases=tuple(dict.fromkeys(shared)),
         version=version,
+        tools=load_tools(),
+        tool_head=load_head(),
     )
 
 
@@ -78,4 +82,5 @@ def _snapshot(persona: Persona, phrases: Sequence[PhraseRule]) -> PersonaSnapsho
         nickname=persona.nickname,
         label_stops=persona.label_stops,
         skipped_in_speech=persona.skipped_in_speech,
+        tool_threshold=persona.tool_threshold,
     )

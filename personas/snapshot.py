@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from personas.tool_snapshot import ToolHeadSnapshot, ToolSnapshot
+
 BAN_BIAS = -100.0  # at or below: the phrase is banned exactly; above: a token bias
 SPEECH_KINDS = ("actions", "asides", "ooc", "code")  # *actions*, (asides), [OOC …], code blocks
 
@@ -41,6 +43,7 @@ class PersonaSnapshot:
         nickname: The text of ``{{char}}``; empty: the name. See :attr:`char`.
         label_stops: Whether a line that begins with a speaker label ends the reply.
         skipped_in_speech: Kinds of text (of ``SPEECH_KINDS``) that the speech style leaves out.
+        tool_threshold: Probability of yes from which a tool is called; None: the server's.
     """
 
     slug: str
@@ -56,6 +59,7 @@ class PersonaSnapshot:
     nickname: str = ""
     label_stops: bool = True
     skipped_in_speech: frozenset[str] = frozenset()
+    tool_threshold: float | None = None
 
     @property
     def char(self) -> str:
@@ -65,11 +69,14 @@ class PersonaSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every enabled persona and the phrases of the global lists, at one version. Replaced as a whole, never edited."""
+    """Every enabled persona, the phrases of the global lists, the enabled tools and the classifier head in force, at
+    one version. Replaced as a whole, never edited."""
 
     personas: Mapping[str, PersonaSnapshot] = field(default_factory=dict)
     phrases: tuple[PhraseRule, ...] = ()
     version: int = 0
+    tools: tuple[ToolSnapshot, ...] = ()
+    tool_head: ToolHeadSnapshot | None = None
 
     def by_slug(self, slug: str) -> PersonaSnapshot | None:
         """Return the enabled persona with this slug, or None."""

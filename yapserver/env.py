@@ -167,6 +167,18 @@ class Environment(BaseSettings):
         description="longest wait for a tool decision, milliseconds; a later decision counts as no; negative: wait "
         "for `TOOL_TIMEOUT_S` (the demo on a CPU sets -1)",
     )
+    TOOL_DECISION: Annotated[Literal["auto", "classifier", "model"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="`classifier`: a trained classifier decides; `model`: the tool model; `auto`: the classifier where "
+        "one has been trained for the tools in force, else the model",
+    )
+    TOOL_THRESHOLD: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="probability of yes from which a tool is called; empty: the classifier's own, 0.5 for `model`"
+    )
+    TOOL_ENCODER: str | None = Field(
+        None,
+        description="sentence-embedding model (Hub id or folder) that joins the classifier's features; empty: none",
+    )
     PREBUFFER_MAX_CHARS: Positive = Field(
         1000, description="chat text held while the tool decision is pending, characters; more text counts as a no"
     )

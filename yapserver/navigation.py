@@ -27,6 +27,14 @@ def navigation() -> list[dict[str, Any]]:
             ],
         },
         {
+            "title": "Tool decision",
+            "items": [
+                _page("Tools", "build", "personas", "tool"),
+                _page("Examples", "label", "personas", "toolexample"),
+                _page("Classifier", "model_training", "personas", "toolhead"),
+            ],
+        },
+        {
             "title": "Access",
             "items": [
                 _page("API keys", "key", "accounts", "apikey"),

@@ -59,3 +59,12 @@ class TransformersEncoder:
         pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         normed: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
         return normed
+
+
+def load_encoder(name: str | None) -> SentenceEncoder | None:
+    """The encoder that ``TOOL_ENCODER`` names; None where it names none. Blocks while the model is loaded.
+
+    Raises:
+        OSError: the model is not found. The message is transformers' own.
+    """
+    return TransformersEncoder(name) if name else None

@@ -1,7 +1,7 @@
 """The head of the tool classifier: one linear layer over the features, as arrays and their metadata.
 
-A head is stored as ``.npz`` and is read without pickle. A head of another feature version or another encoder is refused:
-its weights would be applied to features that mean something else.
+A head is stored as ``.npz`` and is read without pickle. A head of another feature version or another encoder is
+refused: its weights would be applied to features that mean something else.
 """
 
 from __future__ import annotations
