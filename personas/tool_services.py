@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,12 +126,11 @@ def start_training_process(manage: Path) -> ToolHead:
     """
     head = begin_training()
     command = [sys.executable, str(manage), "train_tool", "--run", str(head.pk)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    one_thread = ["env", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
     try:
         subprocess.Popen(
-            ["nice", "-n", "19", *command],
+            [*one_thread, "nice", "-n", "19", *command],
             cwd=manage.parent,
-            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

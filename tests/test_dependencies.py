@@ -136,7 +136,8 @@ def test_the_core_of_inference_imports_only_plain_modules_of_other_packages() ->
     """Sessions, turns and prompts run without a database: they import only frozen data and limits of other packages."""
     plain = {
         "accounts.callers", "accounts.limits", "accounts.token_budget", "accounts.usage", "accounts.connection_slots",
-        "accounts.credentials", "personas.snapshot", "personas.macros", "personas.text_forms",
+        "accounts.credentials", "personas.snapshot", "personas.macros", "personas.text_forms", "personas.tool_files",
+        "personas.tool_snapshot",
     }  # fmt: skip
     for path in MODULES:
         name = name_of(path)

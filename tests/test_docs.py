@@ -153,7 +153,7 @@ def test_every_setting_in_the_admin_stands_in_advanced() -> None:
             table = "\n".join(lines[number:]).split("\n\n")[0]
             told[head[1]] = [cells[0] for cells in rows(table)]
     labels = {"accounts.ApiKey": "key", "personas.Persona": "persona", "personas.PhraseList": "phrase list",
-              "personas.Phrase": "phrase"}  # fmt: skip
+              "personas.Phrase": "phrase", "personas.Tool": "tool", "personas.ToolExample": "tool example"}  # fmt: skip
     for label, name in labels.items():
         meta = apps.get_model(label)._meta
         editable = [

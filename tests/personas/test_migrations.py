@@ -14,7 +14,7 @@ from personas.phrase_rules import phrase_key
 from personas.services import card_of
 from tests.personas.card_samples import v2
 
-BEFORE, AFTER = ("personas", "0004_portrait_nickname_options"), ("personas", "0005_normal_forms")
+BEFORE = ("personas", "0004_portrait_nickname_options")
 FIELDS: dict[str, Any] = {"gender": "female", "personality": "dry"}
 
 
@@ -43,7 +43,7 @@ def test_rows_take_the_present_forms() -> None:
         mine.phrases.create(text=text, key=f"~{text}", bias=bias)
     mine.phrases.create(text="Straße", key="~strasse", bias=-100.0)
 
-    migrate(AFTER)
+    MigrationExecutor(connection).migrate(leaves)  # 0005 and the later ones: the rows are read by the present models
     try:
         rows = {persona.slug: persona for persona in Persona.objects.all()}
         assert rows["card"].chat_prompt.startswith("You are {{char}}, talking with {{user}}.")

@@ -66,7 +66,7 @@ def test_queries_are_few(persona: Persona, django_assert_num_queries: DjangoAsse
     for number in range(5):
         create_phrase_list(f"list {number}", [PhraseRule("a"), PhraseRule("b")])
     services.save_persona(persona, PhraseList.objects.all())
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(8):
         load_catalogue()
     with django_assert_num_queries(1):
         catalogue_version()
