@@ -1,21 +1,25 @@
-"""The tool decision of one turn: one request to the tool engine, read to its first telling token, then to its end."""
+"""The tool decision of one turn by a generating model: read to its telling token, then as far as the call is open."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.engines.base import Engine, EngineDead, GenerationRequest
+from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
 from inference.engines.sampling import GREEDY
-from inference.prompting.tool_prompt import schema
+from inference.prompting.tool_definitions import CallGrammar
 from inference.tool_call import decision, parse_calls
+from inference.tool_score import telling_probability
 
 logger = logging.getLogger(__name__)
+
+LIKELY_TOKENS = 20  # whose probabilities the score is made of; vLLM's max_logprobs
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +30,34 @@ class ToolPolicy:
         max_out: output tokens; a longer call is cut and counts as no.
         timeout_s: seconds for the whole decision; after them the decision is no.
         hard_timeout_s: seconds to the telling token; after them the decision is no. None: only ``timeout_s`` holds.
+        kind: ``auto``, ``classifier`` or ``model``.
+        threshold: probability of yes from which a tool is called; None: the classifier's own, 0.5 for a model.
     """
 
     max_out: int = 64
     timeout_s: float = 10.0
     hard_timeout_s: float | None = 0.3
+    kind: str = "auto"
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """The question to the tool engine: prompt ids, and the tool prompt whose tools the output may name."""
+    """A question to an engine.
+
+    Args:
+        prompt_ids: the whole prompt.
+        grammar: the calls that the output may contain.
+        threshold: probability of yes from which a tool is called.
+        wanted: the decision is yes already; the engine only writes the call.
+    """
 
     request_id: str
     prompt_ids: Sequence[int]
-    tool_prompt: str
+    grammar: CallGrammar
     cache_salt: str | None = None
+    threshold: float = DEFAULT_THRESHOLD
+    wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +78,11 @@ class DecisionProgress:
 
 
 async def decide(engine: Engine, request: ToolRequest, policy: ToolPolicy, progress: DecisionProgress) -> Decision:
-    """Ask whether the user wants a tool.
+    """Ask a model whether the user wants a tool.
 
-    ``progress.said_yes`` is set at the telling token of a yes, while the engine still writes the call. A decision that
-    fails, comes late or is malformed is a no with a log line. Cancelling this coroutine aborts the request.
+    ``progress.said_yes`` is set at the telling token of a yes, while the engine still writes the call. The request is
+    aborted as soon as the grammar determines the rest of the call. A decision that fails, comes late or is malformed is
+    a no with a log line. Cancelling this coroutine aborts the request.
 
     Args:
         engine: the tool engine.
@@ -72,38 +90,102 @@ async def decide(engine: Engine, request: ToolRequest, policy: ToolPolicy, progr
         policy: limits.
         progress: receives token counts and the early yes.
     """
-    started = time.perf_counter()
+    reading = _Reading(engine, request, policy, progress)
     patience_s = policy.timeout_s if policy.hard_timeout_s is None else min(policy.timeout_s, policy.hard_timeout_s)
-    generation = GenerationRequest(
-        request_id=request.request_id,
-        prompt_ids=request.prompt_ids,
-        max_tokens=policy.max_out,
-        sampling=GREEDY,
-        json_schema=schema(request.tool_prompt),
-        cache_salt=request.cache_salt,
-    )
-    progress.prompt_tokens = len(request.prompt_ids)
-    text = ""
     try:
-        async with asyncio.timeout(patience_s) as deadline, aclosing(engine.generate(generation)) as deltas:
-            async for delta in deltas:
-                progress.completion_tokens += len(delta.token_ids)
-                text += delta.text
-                if progress.said_yes.is_set():
-                    continue
-                wanted = decision(text)
-                if wanted is False:
-                    return Decision()
-                if wanted:
-                    progress.said_yes.set()
-                    deadline.reschedule(deadline_at(started + policy.timeout_s))
+        async with asyncio.timeout(policy.timeout_s if request.wanted else patience_s) as deadline:
+            return await reading.run(deadline)
     except TimeoutError:
         logger.info("%s: tool decision too late, counted as no", request.request_id)
-        return Decision()
     except (EngineDead, RuntimeError, ValueError) as error:
         logger.error("%s: tool engine failed, decision counted as no: %s", request.request_id, error)
-        return Decision()
-    return Decision(tuple(parse_calls(text)))
+    return Decision(score=reading.score)
+
+
+class _Reading:
+    """The output of one decision, while it is read."""
+
+    def __init__(self, engine: Engine, request: ToolRequest, policy: ToolPolicy, progress: DecisionProgress) -> None:
+        self.score: float | None = None
+        self._engine = engine
+        self._request = request
+        self._policy = policy
+        self._progress = progress
+        self._started = time.perf_counter()
+        self._text = ""
+
+    async def run(self, deadline: asyncio.Timeout) -> Decision:
+        """Read the decision, then the call. ``deadline`` is moved to the whole decision's at the telling token."""
+        grammar, progress = self._request.grammar, self._progress
+        if not self._request.wanted:
+            async with aclosing(self._generate(grammar.schema)) as deltas:
+                async for delta in deltas:
+                    if not progress.said_yes.is_set():
+                        wanted = self._read_decision(delta)
+                        if wanted is None:
+                            continue
+                        if not wanted:
+                            return Decision(score=self.score)
+                        self._say_yes(deadline)
+                        if not decision(self._text):  # the threshold is below the model's own: its output is a no
+                            break
+                    else:
+                        self._append(delta)
+                    calls = grammar.settled(self._text)
+                    if calls is not None:
+                        return Decision(tuple(calls), self.score)
+                else:
+                    said = progress.said_yes.is_set()
+                    return Decision(tuple(parse_calls(self._text)) if said else (), self.score)
+        self._say_yes(deadline)
+        return Decision(tuple(await self._write_call()), self.score)
+
+    def _say_yes(self, deadline: asyncio.Timeout) -> None:
+        self._progress.said_yes.set()
+        deadline.reschedule(deadline_at(self._started + self._policy.timeout_s))
+
+    def _append(self, delta: Delta) -> None:
+        self._text += delta.text
+        self._progress.completion_tokens += len(delta.token_ids)
+
+    def _read_decision(self, delta: Delta) -> bool | None:
+        """The decision after this delta; None while it is open."""
+        before = self._text
+        self._append(delta)
+        spoken = decision(self._text)
+        if spoken is None:
+            return None
+        self.score = telling_probability(before, delta, self._engine.tokenizer)
+        return spoken if self.score is None else self.score >= self._request.threshold
+
+    async def _write_call(self) -> list[dict[str, Any]]:
+        """A call that is decided without the model having begun it."""
+        grammar = self._request.grammar
+        forced = grammar.settled("[{")
+        if forced is not None:
+            return forced
+        self._text = ""
+        async with aclosing(self._generate(grammar.schema_of_yes, ".call")) as deltas:
+            async for delta in deltas:
+                self._append(delta)
+                calls = grammar.settled(self._text)
+                if calls is not None:
+                    return calls
+        return parse_calls(self._text)
+
+    def _generate(self, schema: str, suffix: str = "") -> AsyncGenerator[Delta, None]:
+        self._progress.prompt_tokens += len(self._request.prompt_ids)
+        return self._engine.generate(
+            GenerationRequest(
+                request_id=self._request.request_id + suffix,
+                prompt_ids=self._request.prompt_ids,
+                max_tokens=self._policy.max_out,
+                sampling=GREEDY,
+                json_schema=schema,
+                cache_salt=self._request.cache_salt,
+                want_logprobs=0 if suffix else LIKELY_TOKENS,
+            )
+        )
 
 
 def deadline_at(perf_counter_s: float) -> float:

@@ -1,14 +1,16 @@
-"""Tool prompts: instructions, examples, and the JSON schema that the tool engine's output must follow."""
+"""Tool prompts: instructions and examples."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from inference.prompting.history import ExchangeText, parse_history_text
+from inference.prompting.tool_definitions import NO_ARGUMENTS
+from personas.tool_snapshot import ToolSnapshot
 
 # The example lines at its end become turns of the tool engine's chat: small models decide far better by example.
 DEFAULT_TOOL_PROMPT = """\
@@ -44,28 +46,65 @@ Assistant: []
 User: See what I have open here?
 Assistant: [{"name": "take_screenshot", "arguments": {}}]"""
 
-_NAME = re.compile(r'"name"\s*:\s*"([A-Za-z_][\w.-]{0,63})"')
 _EXAMPLES = re.compile(r"^User:.*\nAssistant:[ \t]*\[", re.MULTILINE)
-MAX_CALLS = 4
+_LABEL = re.compile(r"[ \t]*(user|assistant):", re.IGNORECASE)
 
 
 def split_examples(tool_prompt: str) -> tuple[str, tuple[ExchangeText, ...]]:
-    """(instructions, examples): a tool prompt may end in examples, ``User: …`` and ``Assistant: [...]`` lines."""
+    """Split a tool prompt into its instructions and its examples, ``User: …`` and ``Assistant: [...]`` lines.
+
+    Text behind the last example is an instruction: a reply ends where its JSON ends.
+    """
     found = _EXAMPLES.search(tool_prompt)
     if found is None:
         return tool_prompt, ()
-    return tool_prompt[: found.start()], parse_history_text(tool_prompt[found.start() :])
+    lines = tool_prompt[found.start() :].splitlines()
+    last = max(number for number, line in enumerate(lines) if _LABEL.match(line))
+    end = last + 1
+    while end < len(lines) and not _complete("\n".join(lines[last:end])):
+        end += 1
+    instructions = tool_prompt[: found.start()]
+    if behind := "\n".join(lines[end:]).strip():
+        instructions = f"{instructions.rstrip()}\n{behind}\n\n"
+    return instructions, parse_history_text("\n".join(lines[:end]))
 
 
-@lru_cache(maxsize=256)
-def schema(tool_prompt: str) -> str:
-    """The JSON schema, as text, that a decision under this prompt is held to."""
-    names = sorted(set(_NAME.findall(tool_prompt)))
-    name: dict[str, Any] = {"enum": names} if names else {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"}
-    call = {
-        "type": "object",
-        "properties": {"name": name, "arguments": {"type": "object"}},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
-    return orjson.dumps({"type": "array", "items": call, "maxItems": len(names) or MAX_CALLS}).decode()
+def prompt_of_tools(tools: Sequence[ToolSnapshot]) -> str:
+    """Return the tool prompt for tools that operators defined."""
+    cards = [
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": orjson.loads(tool.parameters) if tool.parameters else NO_ARGUMENTS,
+        }
+        for tool in tools
+    ]
+    return (
+        "You watch a chat and decide whether its last message asks for one of these tools:\n"
+        f"{orjson.dumps(cards).decode()}\n"
+        'If the message asks for a tool, answer with a JSON list of calls, [{"name": …, "arguments": {…}}]. '
+        "Otherwise answer []."
+    )
+
+
+def prompt_of_arguments(name: str, description: str, arguments: Mapping[str, Any]) -> str:
+    """Return the prompt of a model that writes the arguments of a call that is decided already."""
+    card = {"name": name, "description": description, "parameters": arguments}
+    return (
+        "The last message of the chat asks for this tool:\n"
+        f"{orjson.dumps(card).decode()}\n"
+        "Write the call with the arguments that the message asks for, as a JSON list with one object that has name "
+        "and arguments."
+    )
+
+
+def _complete(line: str) -> bool:
+    """Whether an example's reply has all of its JSON; a user's line has no end of its own but its line's."""
+    label = _LABEL.match(line)
+    if label is None or label[1].lower() == "user":
+        return True
+    try:
+        orjson.loads(line[label.end() :].strip())
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""The tool decision of one turn by the classifier. A model only writes the arguments of a call that needs some."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inference.engines.base import Engine
+from inference.tool_classifier.service import ToolClassifier
+from inference.tool_decision import Decision, DecisionProgress, ToolPolicy, ToolRequest, decide
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierRequest:
+    """A question to the classifier.
+
+    Args:
+        text: the line to decide on.
+        earlier: the lines before it, oldest first.
+        tools: name of each tool in force → whether its calls have arguments.
+        threshold: probability of yes from which a tool is called; None: the head's.
+        engine: writes arguments; None where no engine answers.
+        arguments_request: the question that makes ``engine`` write the call of a tool.
+    """
+
+    classifier: ToolClassifier
+    text: str
+    earlier: Sequence[str]
+    tools: dict[str, bool]
+    threshold: float | None
+    engine: Engine | None
+    arguments_request: Callable[[str], ToolRequest]
+
+
+async def classify(request: ClassifierRequest, policy: ToolPolicy, progress: DecisionProgress) -> Decision:
+    """Decide whether the user wants a tool.
+
+    ``progress.said_yes`` is set where a model still has to write arguments. Arguments that do not come whole in time
+    make the decision a no.
+    """
+    choice = await request.classifier.choose(request.text, request.earlier, request.tools.keys(), request.threshold)
+    if choice.tool is None:
+        return Decision(score=choice.score)
+    if not request.tools[choice.tool]:
+        return Decision(({"name": choice.tool, "arguments": {}},), choice.score)
+    if request.engine is None:
+        logger.error("no engine can write the arguments of %s, decision counted as no", choice.tool)
+        return Decision(score=choice.score)
+    progress.said_yes.set()
+    written = await decide(request.engine, request.arguments_request(choice.tool), policy, progress)
+    return Decision(written.calls, choice.score)
