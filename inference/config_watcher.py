@@ -197,6 +197,8 @@ class ConfigWatcher:
         compiled = await self._database.read(
             lambda: resolver.phrases.compile(self._source.catalogue(), held), limit_s=CATALOGUE_LIMIT_S, probe=True
         )
+        classifier, stored = self._serving.classifier, compiled.catalogue.tool_head
+        head = await self._database.read(lambda: classifier.prepare(stored), limit_s=CATALOGUE_LIMIT_S, probe=True)
         catalogue, before = compiled.catalogue, resolver.catalogue.personas
         changed = [persona for slug, persona in catalogue.personas.items() if persona != before.get(slug)]
         if self._serving.started and changed:
@@ -204,6 +206,9 @@ class ConfigWatcher:
                 async with asyncio.timeout(WARM_BEFORE_S):
                     await self._warm(changed)
         resolver.phrases.install(compiled)
+        classifier.install(stored, head)
+        if self._serving.policy.turn.tool.kind == "classifier" and not classifier.ready:
+            logger.warning("TOOL_DECISION=classifier, but no classifier is in force: every tool decision is no")
         logger.info(
             "catalogue version=%d personas=%d phrases=%d",
             catalogue.version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accounts.callers import Caller
 from accounts.token_budget import TokenBudget
@@ -13,6 +13,7 @@ from inference.metrics import Metrics
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.protocol.close_codes import CLOSE_NORMAL, CLOSE_POLICY
 from inference.protocol.decoder import Decoder
+from inference.tool_classifier.service import ToolClassifier
 from inference.turn_plan import TurnPolicy
 
 RETRY_IN_S = 5  # default of `retry_in`, in seconds
@@ -54,6 +55,7 @@ class ServingContext:
     """The parts of a process that sessions share. The composition root makes one.
 
     Args:
+        classifier: decides whether a tool is wanted, where a head is in force.
         started: the catalogue and the tokenizers are loaded.
         draining: the server stops; no turn begins.
     """
@@ -66,6 +68,7 @@ class ServingContext:
     ledger: UsageLedger
     budget: TokenBudget
     metrics: Metrics
+    classifier: ToolClassifier = field(default_factory=ToolClassifier)
     started: bool = False
     draining: bool = False
 

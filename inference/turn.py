@@ -25,6 +25,7 @@ from inference.protocol.errors import ErrorCode
 from inference.protocol.frames import TurnFrames
 from inference.reply import Reply
 from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
+from inference.tool_classification import classify
 from inference.tool_decision import Decision, DecisionProgress, decide
 from inference.turn_plan import ChatPlan, TurnPlan, TurnPolicy
 from inference.turn_result import EndReason, GenerationUsage, StopReason, TurnResult
@@ -168,7 +169,11 @@ class Turn:
 
     async def _generate(self) -> None:
         tool, chat = self.plan.tool, self.plan.chat
-        asks = tool is not None and tool.engine is not None and tool.request is not None
+        if tool is not None and tool.classifier is not None and chat is not None:
+            async with asyncio.timeout(self._policy.reply_timeout_s):
+                await self._classify_then_reply()
+            return
+        asks = tool is not None and (tool.classifier or (tool.engine and tool.request)) is not None
         if asks and chat is not None and self._policy.concurrent:
             async with asyncio.timeout(self._policy.reply_timeout_s):
                 await self._decide_beside_reply()
@@ -184,9 +189,26 @@ class Turn:
     async def _decide(self) -> Decision:
         tool = self.plan.tool
         assert tool is not None
+        if tool.classifier is not None:
+            return await classify(tool.classifier, self._policy.tool, self._tool)
         assert tool.engine is not None
         assert tool.request is not None
         return await decide(tool.engine, tool.request, self._policy.tool, self._tool)
+
+    async def _classify_then_reply(self) -> None:
+        """Let the classifier decide, then reply. The reply begins beside a model that writes arguments."""
+        deciding = asyncio.create_task(self._decide())
+        said_yes = asyncio.create_task(self._tool.said_yes.wait())
+        try:
+            await asyncio.wait({deciding, said_yes}, return_when=asyncio.FIRST_COMPLETED)
+            if not deciding.done() and self._policy.concurrent:
+                await self._reply_after_yes(deciding)
+                return
+            await self._announce(await deciding)
+            await self._stream(self._begin_reply())
+        finally:
+            await cancel_and_wait(said_yes)
+            await cancel_and_wait(deciding)
 
     # -- decision and reply side by side -----------------------------------------------------------
 

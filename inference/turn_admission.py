@@ -56,7 +56,8 @@ class DeployedEngines:
     Args:
         chat: None where no chat engine is deployed.
         tool: None where no tool engine is deployed, or where it is being replaced beside a working chat engine.
-        asks_tool: whether this turn has a tool decision at all; without a ``tool`` engine the decision is no.
+        asks_tool: whether this turn may have a tool decision. Without a ``tool`` engine the classifier makes it; where
+            there is none, the decision is no, or left out where no tool engine is deployed at all.
     """
 
     chat: Engine | None
@@ -73,7 +74,7 @@ def engines_for_start(context: ServingContext) -> DeployedEngines:
     service = context.engines
     chat = service.engine(EngineRole.CHAT) if service.deployed(EngineRole.CHAT) else None
     if not service.deployed(EngineRole.TOOL):
-        return DeployedEngines(chat, None, asks_tool=False)
+        return DeployedEngines(chat, None, asks_tool=True)
     try:
         return DeployedEngines(chat, service.engine(EngineRole.TOOL), asks_tool=True)
     except EngineDead:

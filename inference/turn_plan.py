@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from inference.engines.base import Engine
 from inference.reply import ReplyPlan
+from inference.tool_classification import ClassifierRequest
 from inference.tool_decision import ToolPolicy, ToolRequest
 from inference.turn_result import EncodedUtterance
 
@@ -36,10 +37,17 @@ class TurnPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """The tool engine's part. ``engine`` or ``request`` None: the decision is no without a request."""
+    """The tool decision's part. Without ``classifier``, and without ``engine`` or ``request``, the decision is no.
+
+    Args:
+        engine: the tool engine.
+        request: the question to the tool engine.
+        classifier: the question to the classifier, which decides in the engine's place.
+    """
 
     engine: Engine | None
     request: ToolRequest | None
+    classifier: ClassifierRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,17 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inference.engines.base import EngineRole
 from inference.phrases.stops import conversation_labels
 from inference.prompting.conversation import Conversation
 from inference.prompting.persona import ResolvedPersona
+from inference.prompting.tool_definitions import grammar
+from inference.prompting.tool_prompt import prompt_of_arguments
 from inference.reply import ReplyPlan
 from inference.serving_context import ServingContext
-from inference.tool_decision import ToolRequest
+from inference.tool_classification import ClassifierRequest
+from inference.tool_classifier.features import MAX_EARLIER_LINES
+from inference.tool_decision import DEFAULT_THRESHOLD, ToolRequest
 from inference.turn_admission import DeployedEngines
 from inference.turn_plan import ChatPlan, ChatRequest, ToolPlan, TurnPlan
 from inference.turn_result import EncodedUtterance
@@ -55,14 +60,14 @@ class TurnPlanner:
             sampling: the session's overrides of the sampling defaults.
             max_out: output tokens of the reply.
         """
-        utterance = conversation.encode(conversation.joined(text), ask_tool=engines.tool is not None)
+        by_classifier = engines.asks_tool and self._classifier_decides(persona)
+        # A server without a tool engine has a decision where the classifier makes one.
+        asks_tool = by_classifier or (engines.asks_tool and self.context.engines.deployed(EngineRole.TOOL))
+        ask_model = engines.tool is not None and not by_classifier
+        utterance = conversation.encode(conversation.joined(text), ask_tool=ask_model)
         tool = chat = None
-        if engines.asks_tool:
-            prompt_ids = conversation.tool_prompt(persona, utterance)
-            request = prompt_ids and ToolRequest(
-                f"tool-{uuid.uuid4().hex}", prompt_ids, persona.tool_prompt, self.cache_salt
-            )
-            tool = ToolPlan(engines.tool, request or None)
+        if asks_tool:
+            tool = self._tool_plan(engines, persona, conversation, utterance, by_classifier=by_classifier)
         if engines.chat is not None:
             prefix = self.context.policy.turn.check_screen_prefix
 
@@ -93,3 +98,53 @@ class TurnPlanner:
                 skipped_in_speech=persona.snapshot.skipped_in_speech if persona.snapshot else frozenset(),
             )
         return TurnPlan(turn, request_id, persona.slug, utterance, tool, chat)
+
+    def _classifier_decides(self, persona: ResolvedPersona) -> bool:
+        """Whether the classifier decides on the tools of this persona."""
+        kind = self.context.policy.turn.tool.kind
+        return kind == "classifier" or (kind == "auto" and self.context.classifier.knows(persona.grammar.names))
+
+    def _tool_plan(
+        self,
+        engines: DeployedEngines,
+        persona: ResolvedPersona,
+        conversation: Conversation,
+        utterance: EncodedUtterance,
+        *,
+        by_classifier: bool,
+    ) -> ToolPlan:
+        threshold = persona.snapshot.tool_threshold if persona.snapshot else None
+        if threshold is None:
+            threshold = self.context.policy.turn.tool.threshold
+        if not by_classifier:
+            prompt_ids = conversation.tool_prompt(persona, utterance)
+            request = ToolRequest(
+                f"tool-{uuid.uuid4().hex}",
+                prompt_ids or (),
+                persona.grammar,
+                self.cache_salt,
+                DEFAULT_THRESHOLD if threshold is None else threshold,
+            )
+            return ToolPlan(engines.tool, request if prompt_ids else None)
+        text = utterance.text
+        if text is None or not self.context.classifier.knows(persona.grammar.names):
+            return ToolPlan(None, None)
+        tools = {tool.name: tool for tool in persona.grammar.tools}
+
+        def arguments_request(name: str) -> ToolRequest:
+            one = grammar([tools[name]], max_calls=1)
+            instructions = prompt_of_arguments(name, tools[name].description, tools[name].arguments)
+            by_tool_engine = engines.tool is not None
+            prompt_ids = conversation.arguments_prompt(instructions, text, by_tool_engine=by_tool_engine)
+            return ToolRequest(f"tool-{uuid.uuid4().hex}", prompt_ids, one, self.cache_salt, wanted=True)
+
+        classifier = ClassifierRequest(
+            classifier=self.context.classifier,
+            text=text,
+            earlier=conversation.recent_lines(MAX_EARLIER_LINES),
+            tools={name: tool.has_arguments for name, tool in tools.items()},
+            threshold=threshold,
+            engine=engines.tool or engines.chat,
+            arguments_request=arguments_request,
+        )
+        return ToolPlan(None, None, classifier)

@@ -30,6 +30,8 @@ from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session_registry import SessionRegistry
+from inference.tool_classifier.encoder import SentenceEncoder, load_encoder
+from inference.tool_classifier.service import ToolClassifier
 from inference.tool_decision import ToolPolicy
 from inference.turn_plan import TurnPolicy
 from personas import changes, tokens
@@ -82,6 +84,8 @@ def session_policy(env: Environment) -> SessionPolicy:
                 max_out=env.TOOL_MAX_OUT,
                 timeout_s=env.TOOL_TIMEOUT_S,
                 hard_timeout_s=None if hard < 0 else hard / 1000,
+                kind=env.TOOL_DECISION,
+                threshold=env.TOOL_THRESHOLD,
             ),
             check_screen_prefix=env.CHECK_SCREEN_PREFIX,
             think_max_tokens=env.CHAT_THINK_MAX_TOKENS,
@@ -220,6 +224,7 @@ class ServerRuntime:
         encoder = PersonaEncoder(chat, tool, serving.resolver.encoder.limits)
         serving.resolver = PersonaResolver(encoder, PhraseStore(chat))
         tokens.use(TokenCounts(chat, tool, encoder.limits))
+        serving.classifier = ToolClassifier(await asyncio.to_thread(self._load_encoder))
         await self._load_catalogue()
         changes.use(self.config_watcher.announce)
         serving.started = True
@@ -227,6 +232,14 @@ class ServerRuntime:
         gc.collect()
         gc.freeze()
         logger.info("ready")
+
+    def _load_encoder(self) -> SentenceEncoder | None:
+        name = self._env.TOOL_ENCODER
+        try:
+            return load_encoder(name)
+        except (OSError, ValueError) as error:
+            logger.error("TOOL_ENCODER=%s cannot be loaded, classifiers that need it are not used: %s", name, error)
+            return None
 
     async def _load_catalogue(self) -> None:
         """Start the config watcher. A database that is away or not migrated is asked again every second."""

@@ -15,6 +15,7 @@ from inference.turn_result import EncodedUtterance, EndReason, TurnResult
 
 # Characters. The user's texts of superseded turns are joined up to this length; older text is dropped first.
 MAX_PENDING_CHARS = 1000
+ARGUMENT_EXCHANGES = 2  # exchanges that a model sees when it writes the arguments of a tool call
 
 
 class Conversation:
@@ -86,6 +87,28 @@ class Conversation:
     def prefixes(self, persona: ResolvedPersona) -> list[tuple[EngineRole, list[int]]]:
         """Return the ids that begin the next prompt of each engine."""
         return [(EngineRole.CHAT, self.chat_prefix(persona)), (EngineRole.TOOL, self.tool_prefix(persona))]
+
+    def recent_lines(self, count: int) -> list[str]:
+        """Return the texts of the last lines of both speakers, oldest first."""
+        return [line for text in self._recent(count) for line in (text.user, text.reply) if line][-count:]
+
+    def arguments_prompt(self, instructions: str, text: str, *, by_tool_engine: bool) -> list[int]:
+        """Return the prompt of an engine that writes the arguments of a tool call.
+
+        Args:
+            instructions: the tool, and the form of the output.
+            text: the line that asks for the tool.
+            by_tool_engine: whether the tool engine writes them, else the chat engine.
+        """
+        transcript = self._encoder.arguments_transcript(by_tool_engine=by_tool_engine)
+        ids = transcript.system(instructions)
+        for exchange in self._recent(ARGUMENT_EXCHANGES):
+            ids += transcript.exchange_ids(transcript.encode_exchange(exchange, first=False), first=False)
+        return [*ids, *transcript.decision(transcript.user(text))]
+
+    def _recent(self, count: int) -> Sequence[ExchangeText]:
+        history = next(iter(self._histories()), None)
+        return history.texts[-count:] if history is not None else ()
 
     # -- changes -----------------------------------------------------------------------------------
 

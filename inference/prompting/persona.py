@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from inference.phrases.compiled import CompiledPhrases
+from inference.prompting.tool_definitions import CallGrammar
 from personas.snapshot import PersonaSnapshot
 
 
@@ -93,6 +94,7 @@ class ResolvedPersona:
         chat_prompt: the expanded prompt; None on a server without a chat engine where no prompt is known.
         chat_ids: the token ids that begin every prompt of the chat engine (empty where it is not deployed).
         tool_ids: the same for the tool engine.
+        grammar: the tools in force and the calls that they allow.
         phrases: the compiled phrase lists in force.
         snapshot: the stored persona whose rules govern; None for an own prompt without a stored persona.
         user_name: the user's name as the prompt spells it.
@@ -105,6 +107,7 @@ class ResolvedPersona:
     chat_ids: tuple[int, ...]
     tool_ids: tuple[int, ...]
     phrases: CompiledPhrases
+    grammar: CallGrammar
     snapshot: PersonaSnapshot | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
     output_style: str = "raw"

@@ -31,6 +31,7 @@ class PersonaEncoder:
     def __init__(self, chat: ChatFormat | None, tool: ChatFormat | None, limits: PromptLimits) -> None:
         self.chat = chat
         self.transcript = TranscriptFormat(tool, utterance_max_tokens=limits.utterance) if tool else None
+        self._chat_transcript = TranscriptFormat(chat, utterance_max_tokens=limits.utterance) if chat else None
         self.limits = limits
         self._tool = tool
         # The day is part of the key: a chat template may print the date.
@@ -71,6 +72,17 @@ class PersonaEncoder:
         if prompt is not None and LONG_TEXT_CHARS < len(prompt) <= self.max_chat_chars:
             with suppress(PersonaError):
                 await asyncio.to_thread(self.chat_ids, prompt)
+
+    def arguments_transcript(self, *, by_tool_engine: bool) -> TranscriptFormat:
+        """Return the transcript format of the engine that writes the arguments of tool calls.
+
+        Raises:
+            ValueError: that engine is not deployed.
+        """
+        form = self.transcript if by_tool_engine else self._chat_transcript
+        if form is None:
+            raise ValueError("the engine that writes arguments is not deployed")
+        return form
 
     def tool_warm_ids(self) -> list[list[int]]:
         """Return the prompts that the tool engine computes at start; empty without a tool engine."""

@@ -15,9 +15,11 @@ from inference.prompting.persona import (
     SessionPersona,
 )
 from inference.prompting.persona_encoder import PersonaEncoder
-from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT
+from inference.prompting.tool_definitions import CallGrammar, grammar_of, grammar_with_stored
+from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT, prompt_of_tools
 from personas.macros import ExpansionTooLong, display_user_name, expand, steady_moment
 from personas.snapshot import Catalogue, PersonaSnapshot
+from personas.tool_snapshot import tools_of
 
 DEFAULT_CHARACTER_NAME = "the character"  # {{char}} in a prompt of the client without a stored persona
 
@@ -150,8 +152,7 @@ class PersonaResolver:
             raise PersonaError(
                 PersonaProblem.MISSING_CHAT_PROMPT, "no chat_prompt was given and no stored persona fits"
             )
-        tool_template = chosen.own_tool_template or (snapshot.tool_prompt if snapshot else None) or DEFAULT_TOOL_PROMPT
-        tool_prompt = self._expand(tool_template, chosen, PersonaProblem.TOOL_PROMPT_TOO_LONG)
+        tool_prompt, grammar = self._tools(chosen, snapshot)
         return ResolvedPersona(
             gender=chosen.gender or (snapshot.gender if snapshot else None),
             personality=chosen.personality or (snapshot.personality if snapshot else None),
@@ -160,11 +161,26 @@ class PersonaResolver:
             chat_ids=encoder.chat_ids(chat_prompt) if chat_prompt is not None else (),
             tool_ids=encoder.tool_ids(tool_prompt),
             phrases=self.phrases.of(snapshot),
+            grammar=grammar,
             snapshot=snapshot,
             sampling=snapshot.sampling if snapshot else {},
             output_style=snapshot.output_style if snapshot else "raw",
             user_name=chosen.user_name,
         )
+
+    def _tools(self, chosen: SessionPersona, snapshot: PersonaSnapshot | None) -> tuple[str, CallGrammar]:
+        """Return the tool prompt and the calls that it allows: the client's own prompt, the persona's, or the tools
+        that operators defined; without any of these the server's default prompt."""
+        template = chosen.own_tool_template or (snapshot.tool_prompt if snapshot else None)
+        stored = tools_of(self.catalogue.tools, snapshot.slug if snapshot else None)
+        if template is not None:
+            prompt = self._expand(template, chosen, PersonaProblem.TOOL_PROMPT_TOO_LONG)
+            return prompt, grammar_with_stored(prompt, stored)
+        default = grammar_of(DEFAULT_TOOL_PROMPT)
+        if not stored or [(tool.name, tool.parameters) for tool in stored] == [(name, None) for name in default.names]:
+            return DEFAULT_TOOL_PROMPT, default
+        prompt = prompt_of_tools(stored)
+        return prompt, grammar_of(prompt)
 
     async def encode_ahead(self, chosen: SessionPersona) -> None:
         """Encode a long prompt of the client in a thread, before :meth:`resolve` needs the ids on the serving loop."""

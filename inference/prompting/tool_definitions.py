@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from personas.tool_snapshot import ToolSnapshot
+
 MAX_CALLS = 4
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 MAX_JSON_STARTS = 500  # a prompt of brackets must not cost seconds
@@ -34,10 +36,12 @@ class ToolDefinition:
     Attributes:
         name: the name in a call.
         arguments: JSON schema of the arguments; :data:`NO_ARGUMENTS` where the tool shows none.
+        description: text for a model.
     """
 
     name: str
     arguments: Mapping[str, Any]
+    description: str = ""
 
     @property
     def has_arguments(self) -> bool:
@@ -89,11 +93,31 @@ def grammar_of(tool_prompt: str) -> CallGrammar:
     return grammar(definitions(tool_prompt))
 
 
-def grammar(tools: Sequence[ToolDefinition]) -> CallGrammar:
-    """Return the calls of these tools; none: of any tool. Tools without arguments are called once each."""
+@lru_cache(maxsize=256)
+def grammar_with_stored(tool_prompt: str, stored: tuple[ToolSnapshot, ...]) -> CallGrammar:
+    """Return the calls that a tool prompt allows, with the arguments that operators defined for tools of these names
+    where the prompt itself shows none."""
+    schemas = {tool.name: orjson.loads(tool.parameters) for tool in stored if tool.parameters}
+    return grammar(
+        [
+            tool
+            if tool.has_arguments or tool.name not in schemas
+            else _defined(tool.name, schemas[tool.name], tool.description)
+            for tool in definitions(tool_prompt)
+        ]
+    )
+
+
+def grammar(tools: Sequence[ToolDefinition], max_calls: int | None = None) -> CallGrammar:
+    """Return the calls of these tools; none: of any tool.
+
+    Args:
+        tools: definitions.
+        max_calls: longest list. None: once each where no tool has arguments, else :data:`MAX_CALLS`.
+    """
     named = tuple(sorted({tool.name: tool for tool in tools}.values(), key=lambda tool: tool.name))
     more = not named or any(tool.has_arguments for tool in named)
-    most = MAX_CALLS if more else min(MAX_CALLS, len(named))
+    most = max_calls or (MAX_CALLS if more else min(MAX_CALLS, len(named)))
     calls = [_call({"enum": [tool.name]}, tool.arguments) for tool in named] or [_call(_ANY_NAME, {"type": "object"})]
     array = {"type": "array", "items": calls[0] if len(calls) == 1 else {"anyOf": calls}, "maxItems": most}
     return CallGrammar(named, most, orjson.dumps(array).decode(), orjson.dumps({**array, "minItems": 1}).decode())
@@ -101,20 +125,20 @@ def grammar(tools: Sequence[ToolDefinition]) -> CallGrammar:
 
 def definitions(tool_prompt: str) -> list[ToolDefinition]:
     """Return the tools that a prompt defines, or shows in example calls. A definition wins over examples."""
-    defined: dict[str, Mapping[str, Any]] = {}
+    defined: dict[str, tuple[Mapping[str, Any], str]] = {}
     shown: dict[str, list[Mapping[str, Any]]] = {}
     for value in _json_values(tool_prompt):
         for tool in _named_objects(value, 0):
             name, parameters = tool["name"], tool.get("parameters")
             if isinstance(parameters, dict):
-                defined[name] = parameters
+                defined[name] = parameters, str(tool.get("description", ""))
             if isinstance(tool.get("arguments"), dict):
                 shown.setdefault(name, []).append(tool["arguments"])
             shown.setdefault(name, [])
     for name in _NAMED.findall(tool_prompt):  # examples that are not strict JSON, such as {"name": "a", "arguments": …}
         shown.setdefault(name, [])
     return [
-        ToolDefinition(name, _parameters(defined[name]) if name in defined else _of_examples(shown[name]))
+        _defined(name, *defined[name]) if name in defined else ToolDefinition(name, _of_examples(shown[name]))
         for name in sorted(defined.keys() | shown.keys())
     ]
 
@@ -157,12 +181,12 @@ def _named_objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:
             yield from _named_objects(item, depth + 1)
 
 
-def _parameters(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A definition's schema, closed: a model that may add arguments does."""
+def _defined(name: str, schema: Mapping[str, Any], description: str = "") -> ToolDefinition:
+    """A tool by its definition. The schema is closed: a model that may add arguments does."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not properties:
-        return NO_ARGUMENTS
-    return {"type": "object", "additionalProperties": False, **schema}
+        return ToolDefinition(name, NO_ARGUMENTS, description)
+    return ToolDefinition(name, {"type": "object", "additionalProperties": False, **schema}, description)
 
 
 def _of_examples(examples: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
 """Features of the tool classifier: hashed n-grams of the last line, and of the lines before it under their own prefix.
 
-Character n-grams (2 to 4), word n-grams (1 and 2), word pairs and the first words once more share one hashed space, as in scikit-learn's
-``HashingVectorizer``; the signed hash is left out. The n-grams of a text are hashed by numpy in one pass, so a line
-costs about a tenth of a millisecond.
+Character n-grams (2 to 4), word n-grams (1 and 2) and the first words once more share one hashed space, as in
+scikit-learn's ``HashingVectorizer``; the signed hash is left out. The n-grams of a text are hashed by numpy in one
+pass, so a line costs about a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ WORD_WEIGHT = 1.5
 LEAD_WORDS = 3  # the first words once more: "look at" at the start of a line is a request more often than inside it
 LEAD_N = (1, 2, 3)
 LEAD_WEIGHT = 0.7
-PAIR_WORDS = 32  # pairs of words anywhere in a line: "if" and "screen", "look" and "yesterday"
-PAIR_WEIGHT = 1.0
 EARLIER_WEIGHT = 0.5
 
 _REPEATS = re.compile(r"(.)\1{2,}")
@@ -73,7 +71,6 @@ def features(text: str, earlier: Sequence[str] = ()) -> tuple[Indices, Values]:
     blocks = [
         _block(_character_hashes(line, CHARACTER_N, seed=1), 1.0),
         _block(_word_hashes(line, WORD_N, seed=2), WORD_WEIGHT),
-        _block(_pair_hashes(line, seed=4), PAIR_WEIGHT),
         _block(_word_hashes(" ".join(_WORD.findall(line)[:LEAD_WORDS]), LEAD_N, seed=3), LEAD_WEIGHT),
     ]
     for before in earlier[-MAX_EARLIER_LINES:]:
@@ -103,16 +100,6 @@ def _word_hashes(text: str, sizes: Sequence[int], seed: int) -> NDArray[np.uint6
     words = [_LINE_START, *_WORD.findall(text), _LINE_END]
     codes = np.fromiter((zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words), np.uint64, len(words))
     return _grams(codes, sizes, seed)
-
-
-def _pair_hashes(text: str, seed: int) -> NDArray[np.uint64]:
-    words = [_LINE_START, *_WORD.findall(text)[-PAIR_WORDS:]]
-    codes = np.unique(np.fromiter((zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words), np.uint64))
-    first, second = np.triu_indices(len(codes), k=1)
-    if not len(first):
-        first = second = np.zeros(1, dtype=np.int64)
-    start = np.uint64((seed << 8) * _GOLDEN % (1 << 64))
-    return _finish((((start ^ codes[first]) * _PRIME) ^ codes[second]) * _PRIME)
 
 
 def _finish(mixed: NDArray[np.uint64]) -> NDArray[np.uint64]:

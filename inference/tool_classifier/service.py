@@ -49,6 +49,11 @@ class ToolClassifier:
         if stored is not None:
             self._threshold = stored.threshold
 
+    @property
+    def ready(self) -> bool:
+        """Whether a head is in force."""
+        return self._head is not None
+
     def knows(self, tools: Collection[str]) -> bool:
         """Whether the head in force was trained for every one of these tools."""
         return self._head is not None and self._head.knows(tools)

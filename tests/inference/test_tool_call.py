@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT, MAX_CALLS, schema
 from inference.tool_call import decision, parse_calls
 
 CALL = {"name": "take_screenshot", "arguments": {}}
@@ -71,14 +70,3 @@ def test_calls_of_a_finished_output(text: str, calls: list[dict[str, Any]]) -> N
 @given(st.text())
 def test_no_output_makes_parsing_fail(text: str) -> None:
     assert isinstance(parse_calls(text), list)
-
-
-def test_names_come_from_the_prompt_that_spells_them() -> None:
-    def names(prompt: str) -> Any:
-        return json.loads(schema(prompt))["items"]["properties"]["name"]
-
-    assert names(DEFAULT_TOOL_PROMPT) == {"enum": ["take_screenshot"]}
-    assert names('Call "name" : "b.c" or "name":"a-1" or again "name": "a-1".') == {"enum": ["a-1", "b.c"]}
-    assert names("Decide as you like.")["type"] == "string"
-    assert json.loads(schema("x"))["maxItems"] == MAX_CALLS
-    assert schema("x") is schema("x")
