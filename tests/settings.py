@@ -13,7 +13,7 @@ for _name in Environment.model_fields:
     os.environ.pop(_name, None)
 _folder = tempfile.mkdtemp(prefix="yap-tests-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-os.environ |= {"ENV_FILE": "", "RUN_DIR": _folder, "TEXT_API_KEY": "hV7tq2mLr9wZc4nBd8fK"}
+os.environ |= {"ENV_FILE": "", "RUN_DIR": _folder, "TOOL_DECISION": "model", "TEXT_API_KEY": "hV7tq2mLr9wZc4nBd8fK"}
 
 from yapserver.settings import *  # noqa: E402, F403
 

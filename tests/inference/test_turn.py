@@ -19,6 +19,7 @@ SAID = "Hello there, how are you today?"
 SEEN = "what do you see on the screen?"
 CALL = [{"name": "take_screenshot", "arguments": {}}]
 NO, YES = "[]", json.dumps(CALL)
+ANY_TOOL = "Call a tool or none."  # names none, so that no call is forced
 PATIENT = TurnPolicy(tool=ToolPolicy(hard_timeout_s=None))
 SEQUENTIAL = TurnPolicy(concurrent=False, tool=ToolPolicy(hard_timeout_s=None))
 BOTH = pytest.mark.parametrize("policy", [PATIENT, SEQUENTIAL], ids=["concurrent", "sequential"])
@@ -58,7 +59,7 @@ async def test_a_turn_in_order_with_its_request_id(policy: TurnPolicy) -> None:
         assert {(frame["turn"], frame["request_id"]) for frame in frames} == {(1, "7")}
         assert line.text() == frames[-2]["normalized_text"] == SAID
         assert of_type(line, "toolcall") == [
-            {"type": "toolcall", "status": "no", "raw": [], "turn": 1, "request_id": "7"}
+            {"type": "toolcall", "status": "no", "raw": [], "score": 0.0, "turn": 1, "request_id": "7"}
         ]
         frames = await line.turn()
         assert {(frame["turn"], frame.get("request_id")) for frame in frames} == {(2, None)}
@@ -160,7 +161,9 @@ async def test_a_yes_begins_the_reply_anew_with_the_prefix() -> None:
         assert "CHECK SCREEN" not in text_of(first)
         assert "user\nCHECK SCREEN: hi<|im_end|>" in text_of(second)
         assert first.request_id != second.request_id
-        assert of_type(line, "toolcall") == [{"type": "toolcall", "status": "yes", "raw": CALL, "turn": 1}]
+        assert of_type(line, "toolcall") == [
+            {"type": "toolcall", "status": "yes", "raw": CALL, "score": 1.0, "turn": 1}
+        ]
         assert line.text() == SEEN
         assert line.types() == ["ack", "toolcall", "token", "final", "done"]
 
@@ -200,15 +203,16 @@ async def test_the_prefix_is_the_operators() -> None:
 async def test_output_that_is_no_call_is_a_no(policy: TurnPolicy, output: str) -> None:
     chat = FakeEngine(reply=by_prefix)
     async with talking(chat, tool_engine(output), turn=policy) as line:
-        await line.turn()
-        assert of_type(line, "toolcall") == [{"type": "toolcall", "status": "no", "raw": [], "turn": 1}]
+        await line.turn(tool_prompt=ANY_TOOL)
+        (told,) = of_type(line, "toolcall")
+        assert (told["status"], told["raw"]) == ("no", [])
         assert line.text() == SAID
 
 
 async def test_the_tool_engine_is_held_to_the_schema_of_its_prompt() -> None:
     tool = tool_engine()
     async with talking(FakeEngine(), tool, turn=PATIENT) as line:
-        await line.turn(tool_prompt='Call {"name": "look"} or not.')
+        await line.turn(tool_prompt='Call {"name": "look", "arguments": {}} or not.')
         request = tool.requests[-1]
         assert json.loads(request.json_schema or "")["items"]["properties"]["name"] == {"enum": ["look"]}
         assert request.sampling == GREEDY
@@ -251,7 +255,7 @@ async def test_a_yes_whose_call_does_not_come_is_a_no(policy: TurnPolicy) -> Non
     tool = FakeEngine(EngineRole.TOOL, lambda _: YES, step=asyncio.Semaphore(3))
     turn = TurnPolicy(concurrent=policy.concurrent, tool=ToolPolicy(hard_timeout_s=None, timeout_s=0.05))
     async with talking(chat, tool, turn=turn) as line:
-        await line.turn()
+        await line.turn(tool_prompt=ANY_TOOL)
         assert of_type(line, "toolcall")[0]["status"] == "no"
         assert line.text() == SAID
         assert "CHECK" not in text_of(chat.requests[-1])
@@ -294,7 +298,7 @@ async def test_a_tool_engine_that_dies_counts_as_no(policy: TurnPolicy, tokens: 
     chat = FakeEngine(reply=by_prefix)
     tool = FakeEngine(EngineRole.TOOL, lambda _: YES, step=asyncio.Semaphore(tokens))
     async with talking(chat, tool, turn=policy) as line:
-        await line.say(START)
+        await line.say({**START, "tool_prompt": ANY_TOOL})
         await tool.wait_for_requests(1)
         await settled()
         tool.die()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from inference.tool_classifier.examples import Example, example_of
 from inference.tool_classifier.head import Head
 from personas import tool_selectors, tool_services
 from personas.tool_files import BadLines, read_lines
-
-logger = logging.getLogger("yap.tool")
 
 
 class Command(BaseCommand):
@@ -41,6 +39,7 @@ class Command(BaseCommand):
         if options["output"] is not None:
             head = self._train(_from_file(options["file"], options["split"]))
             options["output"].write_bytes(head.to_bytes())
+            options["output"].with_suffix(".json").write_text(json.dumps(meta_of(head), indent=1) + "\n")
             self.stdout.write(f"{options['output']}: {describe(head)}")
             return
         try:
@@ -55,14 +54,7 @@ class Command(BaseCommand):
         except Exception as error:
             tool_services.fail_training(number, f"{type(error).__name__}: {error}")
             raise
-        meta = {
-            "classes": head.tools,
-            "encoder": head.encoder,
-            "feature_version": head.feature_version,
-            "threshold": head.threshold,
-            "details": head.details,
-        }
-        tool_services.finish_training(number, head.to_bytes(), meta)
+        tool_services.finish_training(number, head.to_bytes(), meta_of(head))
         self.stdout.write(f"version {number}: {describe(head)}")
         if options["accept"]:
             tool_services.accept_head(number)
@@ -83,6 +75,17 @@ def _from_file(path: Path, split: str) -> list[Example]:
     except (OSError, UnicodeDecodeError, BadLines) as error:
         raise CommandError(f"{path}: {error}") from None
     return [example_of(line) for line in lines if not split or line.split == split]
+
+
+def meta_of(head: Head) -> dict[str, Any]:
+    """The part of a head that the admin shows."""
+    return {
+        "classes": list(head.tools),
+        "encoder": head.encoder,
+        "feature_version": head.feature_version,
+        "threshold": head.threshold,
+        "details": dict(head.details),
+    }
 
 
 def describe(head: Head) -> str:
