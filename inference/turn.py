@@ -114,10 +114,7 @@ class Turn:
             return []
         if reply is None:
             return chat.encode(text)
-        if self._ended_by in (
-            EndReason.STOP,
-            EndReason.LENGTH,
-        ):  # a style may change text; the history keeps the model's
+        if self._ended_by in (EndReason.STOP, EndReason.LENGTH):  # styles change text; history keeps the model's
             return reply.released_ids(chat.encode)
         return reply.ids_of(text, chat.encode) if reply.released().startswith(text) else chat.encode(text)
 
@@ -202,13 +199,12 @@ class Turn:
         try:
             await asyncio.wait({deciding, said_yes}, return_when=asyncio.FIRST_COMPLETED)
             if not deciding.done() and self._policy.concurrent:
-                await self._reply_after_yes(deciding)
-                return
+                return await self._reply_after_yes(deciding)
             await self._announce(await deciding)
             await self._stream(self._begin_reply())
         finally:
-            await cancel_and_wait(said_yes)
-            await cancel_and_wait(deciding)
+            for task in (said_yes, deciding):
+                await cancel_and_wait(task)
 
     # -- decision and reply side by side -----------------------------------------------------------
 

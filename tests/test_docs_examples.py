@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.prompting.tool_prompt import schema, split_examples
+from inference.prompting.tool_definitions import grammar_of
+from inference.prompting.tool_prompt import split_examples
 from inference.tool_call import parse_calls
 from tests.clients_suite.running import KEY, environment
 from tests.clients_suite.scripted_server import REPLY, Script, scripted
@@ -81,7 +82,7 @@ def test_the_tool_prompt_is_read_as_advanced_says() -> None:
     assert len(examples) == prompt.count("User:") == 4
     calls = [parse_calls(line.reply) for line in examples]
     assert [call[0]["name"] if call else None for call in calls] == [None, "take_screenshot", "get_weather", None]
-    assert json.loads(schema(prompt))["items"]["properties"]["name"]["enum"] == ["get_weather", "take_screenshot"]
+    assert grammar_of(prompt).names == {"get_weather", "take_screenshot"}
 
 
 def test_the_bad_settings_are_refused_as_the_readme_says() -> None:

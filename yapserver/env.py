@@ -11,22 +11,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from yapserver.env_types import Fraction, Lower, NonNegative, Positive, Probability, Quantization, ToolDecisionKind
 from yapserver.environment_files import SECRETS, EnvironmentFileError, load
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-
-
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-Quantization = Annotated[Literal["auto", "fp8", "awq", "gptq", "gptq_marlin", "none"], BeforeValidator(_lower)]
-Fraction = Annotated[float, Field(gt=0.0, le=0.98)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
 
 
 MIN_TEXT_API_KEY = 16  # characters, where other machines reach the server
@@ -64,7 +55,7 @@ class Environment(BaseSettings):
     )
 
     # -- models ------------------------------------------------------------------------------------
-    DEPLOY_MODELS: Annotated[Literal["both", "chat", "tool"], BeforeValidator(_lower)] = Field(
+    DEPLOY_MODELS: Annotated[Literal["both", "chat", "tool"], Lower] = Field(
         "both", description="which engines run: `both`, `chat` or `tool`"
     )
     CHAT_MODEL: str | None = Field(None, description="chat model: Hub id or folder; empty: the demo model")
@@ -93,7 +84,7 @@ class Environment(BaseSettings):
     )
     CHAT_QUANTIZATION: Quantization = Field("auto", description="chat engine only; wins over `QUANTIZATION`")
     TOOL_QUANTIZATION: Quantization = Field("auto", description="tool engine only; wins over `QUANTIZATION`")
-    KV_DTYPE: Annotated[Literal["auto", "fp8", "int8"], BeforeValidator(_lower)] = Field(
+    KV_DTYPE: Annotated[Literal["auto", "fp8", "int8"], Lower] = Field(
         "auto", description="data type of the KV cache: `auto`, `fp8` or `int8`"
     )
     CHAT_GPU_FRAC: Fraction | None = Field(
@@ -167,17 +158,16 @@ class Environment(BaseSettings):
         description="longest wait for a tool decision, milliseconds; a later decision counts as no; negative: wait "
         "for `TOOL_TIMEOUT_S` (the demo on a CPU sets -1)",
     )
-    TOOL_DECISION: Annotated[Literal["auto", "classifier", "model"], BeforeValidator(_lower)] = Field(
+    TOOL_DECISION: ToolDecisionKind = Field(
         "auto",
         description="`classifier`: a trained classifier decides; `model`: the tool model; `auto`: the classifier where "
         "one has been trained for the tools in force, else the model",
     )
-    TOOL_THRESHOLD: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    TOOL_THRESHOLD: Probability | None = Field(
         None, description="probability of yes from which a tool is called; empty: the classifier's own, 0.5 for `model`"
     )
     TOOL_ENCODER: str | None = Field(
-        None,
-        description="sentence-embedding model (Hub id or folder) that joins the classifier's features; empty: none",
+        None, description="sentence-embedding model (Hub id or folder) whose vectors join the classifier's features"
     )
     PREBUFFER_MAX_CHARS: Positive = Field(
         1000, description="chat text held while the tool decision is pending, characters; more text counts as a no"
@@ -236,7 +226,7 @@ class Environment(BaseSettings):
     )
     HOST: str = Field("127.0.0.1", description="address to listen on")
     PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port to listen on")
-    SERVER: Annotated[Literal["daphne", "uvicorn"], BeforeValidator(_lower)] = Field(
+    SERVER: Annotated[Literal["daphne", "uvicorn"], Lower] = Field(
         "daphne", description="ASGI server: `daphne` or `uvicorn`"
     )
     DEBUG: bool = Field(False, description="1: Django's debug pages; never on a host that others can reach")
@@ -264,7 +254,7 @@ class Environment(BaseSettings):
         description="host names that HTTP requests may name, separated by commas; empty: the names of this machine and "
         "of `CSRF_TRUSTED_ORIGINS` while `HOST` is a loopback address, else every name",
     )
-    PREFIX_SHARING: Annotated[Literal["key", "all"], BeforeValidator(_lower)] = Field(
+    PREFIX_SHARING: Annotated[Literal["key", "all"], Lower] = Field(
         "key",
         description="who shares cached prompt prefixes: `key`, each API key has its own; `all`, every key of the "
         "server, for a server with one tenant",

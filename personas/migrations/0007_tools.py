@@ -7,7 +7,7 @@ import personas.tool_models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("personas", "0005_normal_forms"),
+        ("personas", "0006_phrase_uploads"),
     ]
 
     operations = [
