@@ -188,8 +188,7 @@ class Turn:
         assert tool is not None
         if tool.classifier is not None:
             return await classify(tool.classifier, self._policy.tool, self._tool)
-        assert tool.engine is not None
-        assert tool.request is not None
+        assert tool.engine is not None and tool.request is not None  # noqa: PT018 - one line for the type checker
         return await decide(tool.engine, tool.request, self._policy.tool, self._tool)
 
     async def _classify_then_reply(self) -> None:
@@ -203,8 +202,8 @@ class Turn:
             await self._announce(await deciding)
             await self._stream(self._begin_reply())
         finally:
-            for task in (said_yes, deciding):
-                await cancel_and_wait(task)
+            await cancel_and_wait(said_yes)
+            await cancel_and_wait(deciding)
 
     # -- decision and reply side by side -----------------------------------------------------------
 
