@@ -88,7 +88,7 @@ class TurnPlanner:
                     max_tokens=max_out,
                     automaton=persona.phrases.automaton,
                     logit_bias=persona.phrases.logit_bias,
-                    tokens_containing=persona.phrases.spelling,
+                    tokens_containing=persona.phrases.tokens_containing,
                     matchers=conversation_labels(persona.snapshot, persona.user_name),
                     cache_salt=self.cache_salt,
                     think_max_tokens=self.context.policy.turn.think_max_tokens,

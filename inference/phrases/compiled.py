@@ -51,12 +51,12 @@ class CompiledPhrases:
     Args:
         automaton: the banned phrases.
         logit_bias: token id to bias, for every step of a reply; at most ``MAX_BIASED_TOKENS`` entries.
-        spelling: returns the ids of the tokens whose own text contains a phrase.
+        tokens_containing: returns the ids of the tokens whose own text contains a phrase.
     """
 
     automaton: PhraseAutomaton
     logit_bias: Mapping[int, float]
-    spelling: TokensContaining
+    tokens_containing: TokensContaining
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,4 +174,4 @@ class PhraseStore:
         if not rules:
             return CompiledPhrases(automaton, bias, no_tokens_containing)
         self._vocabulary = self._vocabulary or self._tokenizer.vocabulary()
-        return CompiledPhrases(automaton, bias, self._vocabulary.spelling(automaton))
+        return CompiledPhrases(automaton, bias, self._vocabulary.tokens_containing(automaton))

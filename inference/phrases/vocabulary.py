@@ -1,4 +1,4 @@
-"""The texts of a model's tokens, searchable: which tokens spell a banned phrase all by themselves."""
+"""The texts of a model's tokens, searchable: which tokens contain a banned phrase by themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from inference.phrases.units import FOLDED, canonical
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MAX_TOKENS_PER_PHRASE = 500  # in the order of the vocabulary: what is common comes first
+# In the order of the vocabulary, which most tokenizers sort by frequency.
+MAX_TOKENS_PER_PHRASE = 500
 _BETWEEN = "\0"
 _LETTER = "a"
 
@@ -21,37 +22,42 @@ TokensContaining = Callable[[str], frozenset[int]]
 
 
 def no_tokens_containing(_phrase: str) -> frozenset[int]:
-    """Where the vocabulary is not known."""
+    """Return an empty set for every phrase: the vocabulary is not known."""
     return frozenset()
 
 
 class Vocabulary:
-    """One model's tokens. Made once, in a fraction of a second, so not on an event loop."""
+    """The token texts of one model. Building takes a fraction of a second, so it is done in a thread.
+
+    Args:
+        tokenizer: a tokenizer with a Rust backend; without one the vocabulary is empty.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)  # without one nothing is known
+        backend = getattr(tokenizer, "backend_tokenizer", None)
         each = [[token] for token in range(len(tokenizer))]
         self._texts: list[str] = backend.decode_batch(each, skip_special_tokens=True) if backend else []
         folded = [canonical(FOLDED.units(text)) for text in self._texts]
         self._starts = list(accumulate((len(text) + 1 for text in folded[:-1]), initial=0))
         self._folded = _BETWEEN.join(folded)
 
-    def spelling(self, automaton: PhraseAutomaton) -> TokensContaining:
+    def tokens_containing(self, automaton: PhraseAutomaton) -> TokensContaining:
         """Return a cached search for tokens whose text contains a whole phrase of ``automaton``.
 
-        The search returns at most ``MAX_TOKENS_PER_PHRASE`` token ids and takes a few milliseconds per phrase.
+        The search takes a phrase and returns at most ``MAX_TOKENS_PER_PHRASE`` token ids, in a few milliseconds.
         """
         known: dict[str, frozenset[int]] = {}
 
-        def spelling(phrase: str) -> frozenset[int]:
+        def search(phrase: str) -> frozenset[int]:
             if phrase not in known:
-                some = sorted(self._holding(phrase))[:MAX_TOKENS_PER_PHRASE]
-                known[phrase] = frozenset(token for token in some if self._hits(automaton, token))
+                some = sorted(self._candidates(phrase))[:MAX_TOKENS_PER_PHRASE]
+                known[phrase] = frozenset(token for token in some if self._contains(automaton, token))
             return known[phrase]
 
-        return spelling
+        return search
 
-    def _holding(self, phrase: str) -> set[int]:
+    def _candidates(self, phrase: str) -> set[int]:
+        """Return the tokens whose units contain those of the phrase."""
         wanted, found = canonical(FOLDED.units(phrase)), set()
         at = self._folded.find(wanted)
         while at >= 0:
@@ -60,7 +66,7 @@ class Vocabulary:
             at = self._folded.find(wanted, at + 1)
         return found
 
-    def _hits(self, automaton: PhraseAutomaton, token: int) -> bool:
+    def _contains(self, automaton: PhraseAutomaton, token: int) -> bool:
         """Return whether the guard finds a phrase in the token between two letters.
 
         A whole-word phrase is not found: the text around the token decides about it.

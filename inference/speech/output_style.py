@@ -1,4 +1,4 @@
-"""Text as a reader or a voice wants it, while it streams. A style's output never depends on how its input was cut."""
+"""Output styles: the text of a reply as a client gets it. A style's output does not depend on how its input was cut."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ __all__ = ["GuardedStyle", "OutputStyle", "RawStyle", "SpeechStyle", "output_sty
 
 
 class OutputStyle(Protocol):
-    """The style of one reply: what the feeds and the finish give, joined, is the reply in that style."""
+    """The style of one reply. The texts that ``feed`` and ``finish`` return, joined, are the reply in that style."""
 
     def feed(self, text: str) -> str:
-        """Take text and give what is settled by now."""
+        """Take the next text of the reply; return the text that is settled now."""
         ...
 
     def finish(self) -> str:
-        """The reply has ended; give the rest. Called once, last."""
+        """End the reply; return the rest. Called once, last."""
         ...
 
 
 class RawStyle:
-    """As generated."""
+    """Passes text through unchanged."""
 
     def feed(self, text: str) -> str:
-        """The text itself."""
+        """Return ``text``."""
         return text
 
     def finish(self) -> str:
-        """Nothing: nothing was held."""
+        """Return an empty string."""
         return ""
 
 
 class GuardedStyle:
-    """A style whose own output is guarded: with marks out, ``Oh *honey*`` would become a listed phrase.
+    """A style whose output passes the phrase guard: without its marks, ``Oh *honey*`` is a banned phrase.
 
-    What the style brings together is cut, for there is no token to go back to; ``suppressed`` counts it. Behind a stop
-    nothing is given any more. The engine's text has passed a guard of its own before.
+    The engine's text has passed a guard before the style. A phrase that the style joins is cut, because generation
+    cannot go back here. Behind a stop nothing is returned.
+
+    Args:
+        style: the style.
+        automaton: the banned phrases.
+        matchers: speaker labels and other texts that end the reply.
+
+    Attributes:
+        suppressed: phrases cut.
     """
 
     def __init__(self, style: OutputStyle, automaton: PhraseAutomaton, matchers: Sequence[Matcher] = ()) -> None:
@@ -49,19 +57,19 @@ class GuardedStyle:
         self._guard = PhraseGuard(automaton, matchers)
 
     def feed(self, text: str) -> str:
-        """Take text and give what is settled by now."""
+        """Take the next text of the reply; return the text that is settled now."""
         return self._cut(*self._guard.feed(self._style.feed(text)))
 
     def finish(self) -> str:
-        """The reply has ended; give the rest."""
+        """End the reply; return the rest."""
         return self._cut(*self._guard.feed(self._style.finish())) + self._cut(*self._guard.finish())
 
-    def _cut(self, given: str, hit: Hit | None) -> str:
+    def _cut(self, released: str, hit: Hit | None) -> str:
         while hit is not None and not hit.stop:
             self.suppressed += not hit.label
             more, hit = self._guard.skip()
-            given += more
-        return given
+            released += more
+        return released
 
 
 def output_style(name: str, skipped_in_speech: frozenset[str] = frozenset()) -> OutputStyle:

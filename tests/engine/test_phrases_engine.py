@@ -148,7 +148,7 @@ async def said(
     """Read one reply to its end."""
     made = compiled_phrases(engine, phrases)
     name = f"phrases-{next(_numbers)}"
-    plan = ReplyPlan(name, sampling, max_tokens, made.automaton, made.logit_bias, made.spelling)
+    plan = ReplyPlan(name, sampling, max_tokens, made.automaton, made.logit_bias, made.tokens_containing)
     reply = Reply(engine, prompt, plan)
     async with aclosing(reply.stream()) as pieces:
         async for _ in pieces:

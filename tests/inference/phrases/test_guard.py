@@ -66,6 +66,21 @@ def test_text_that_starts_nothing_leaves_at_once() -> None:
     assert subject.held_from == subject.position == 16
 
 
+def test_the_example_of_the_module() -> None:
+    for ending in ("rewind", "skip"):
+        subject = guard("Oh honey", "honeymoon")
+        assert subject.feed("Well, oh") == ("Well, ", None)
+        assert subject.feed(" hon") == ("", None)
+        assert (subject.held_from, subject.position) == (6, 12)
+        assert subject.feed("eymoon?") == ("", Hit(6, 14, "Oh honey"))
+        if ending == "rewind":
+            subject.rewind()
+            assert subject.position == 6
+        else:
+            assert subject.skip() == ("moon?", None)
+            assert subject.position == 19
+
+
 def test_only_a_live_partial_match_is_held_and_goes_when_it_dies() -> None:
     subject = guard("Oh honey")
     assert released(subject, "So: oh ho") == "So: "

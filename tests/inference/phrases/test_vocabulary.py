@@ -25,7 +25,7 @@ def compiled(*phrases: str | PhraseRule) -> PhraseAutomaton:
 
 
 def spelled(phrase: str, rule: PhraseRule | None = None) -> set[str]:
-    return {TEXTS[token] for token in VOCABULARY.spelling(compiled(rule or phrase))(phrase)}
+    return {TEXTS[token] for token in VOCABULARY.tokens_containing(compiled(rule or phrase))(phrase)}
 
 
 def ids(text: str) -> list[int]:
@@ -74,19 +74,19 @@ async def test_a_token_that_is_taken_back_at_every_step_is_drawn_no_more() -> No
     """Without it every place would take a retry, and the reply run out of them."""
     automaton = compiled("h")
     engine = Stubborn("h", "H", "a")
-    one = await said(engine, automaton, VOCABULARY.spelling(automaton), 4 * RETRIES_PER_REPLY)
+    one = await said(engine, automaton, VOCABULARY.tokens_containing(automaton), 4 * RETRIES_PER_REPLY)
     assert one.released() == "a" * 4 * RETRIES_PER_REPLY
     assert one.suppressed == RETRIES_BEFORE_FORBIDDING + 1
     assert engine.answered[0] == {7: -3.0}
     assert all(bias[7] == -3.0 and len(bias) <= MAX_BIASES for bias in engine.answered)
-    few = await said(Stubborn("h", "H", "a"), automaton, VOCABULARY.spelling(automaton), 2)
+    few = await said(Stubborn("h", "H", "a"), automaton, VOCABULARY.tokens_containing(automaton), 2)
     assert few.released() == "aa"
 
 
 async def test_until_then_it_is_forbidden_at_its_place_alone() -> None:
     automaton = compiled("h")
     engine = Stubborn("h", "a")
-    await said(engine, automaton, VOCABULARY.spelling(automaton), RETRIES_BEFORE_FORBIDDING)
+    await said(engine, automaton, VOCABULARY.tokens_containing(automaton), RETRIES_BEFORE_FORBIDDING)
     assert engine.answered[2::2] == [{7: -3.0}] * len(engine.answered[2::2])
 
 
@@ -101,7 +101,7 @@ async def test_a_reply_whose_retries_are_spent_reads_well() -> None:
 
 async def test_where_the_context_is_full_the_reply_ends_with_its_length() -> None:
     engine = FakeEngine(reply="Hello there, how are you today?", max_model_len=8)
-    one = await said(engine, compiled("honey"), VOCABULARY.spelling(compiled("honey")), 50)
+    one = await said(engine, compiled("honey"), VOCABULARY.tokens_containing(compiled("honey")), 50)
     assert (one.finish_reason, one.completion_tokens, one.requests) == ("length", 7, 1)
 
 
