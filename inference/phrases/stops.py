@@ -23,20 +23,43 @@ def _spellings(name: str, *, whole: bool) -> Iterator[str]:
     """Yield the label of a name as models write it: ``Mia:``, ``Mia :``, ``**Mia:**``, ``**Mia**:``.
 
     Args:
-        name: the name.
+        name: the name, in units.
         whole: with the emphasis mark behind the colon, which a label that is removed takes along.
     """
     for colon in _COLONS:
         yield f"{name}{colon}"
         yield f"{name} {colon}"
-        for mark in _EMPHASIS:
-            yield f"{mark}{name}{colon}{mark if whole else ''}"
-            yield f"{mark}{name}{mark}{colon}"
+    for mark in _EMPHASIS:
+        yield f"{mark}{name}:{mark if whole else ''}"
+        yield f"{mark}{name}{mark}:"
+
+
+def _label_matcher(labels: Iterable[tuple[str, Kind, int]]) -> Matcher:
+    """Return a matcher of labels.
+
+    Args:
+        labels: name, kind, and condition on the start of each label; names that cannot be seen are left out.
+    """
+    matcher = Matcher(FOLDED, line_start=True)
+    for name, kind, start in labels:
+        units = canonical(FOLDED.units(name.strip()))
+        if units.strip():
+            pattern = Pattern(f"{name.strip()}:", kind, 0, start)
+            for spelling in _spellings(units, whole=kind is Kind.LABEL):
+                matcher.add(spelling, pattern)
+    return matcher
+
+
+_GENERIC = _label_matcher([
+    (ASSISTANT, Kind.LABEL, TEXT_START),
+    (USER, Kind.STOP, LINE_START),
+    (ASSISTANT, Kind.STOP, LATER_LINE_START),
+])  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
-def speaker_labels(user_name: str | None, character_names: tuple[str, ...] = ()) -> Matcher:
-    """Return the matcher of the labels of one conversation, in any letter case.
+def speaker_labels(user_name: str | None = None, character_names: tuple[str, ...] = ()) -> tuple[Matcher, ...]:
+    """Return the matchers of the labels of one conversation, in any letter case.
 
     - The character's label (``Assistant:``, or its name) at the start of a reply is removed.
     - The user's label (``User:``, or the user's name) at the start of any line ends the reply, and so does
@@ -46,21 +69,11 @@ def speaker_labels(user_name: str | None, character_names: tuple[str, ...] = ())
         user_name: how the user is called; None where the client gave no name.
         character_names: the names of the character; empty where the client wrote its own prompt.
     """
-    matcher = Matcher(FOLDED, line_start=True)
-    labels = [
-        (ASSISTANT, Kind.LABEL, TEXT_START),
-        *((name, Kind.LABEL, TEXT_START) for name in character_names),
-        (USER, Kind.STOP, LINE_START),
-        (user_name, Kind.STOP, LINE_START),
-        (ASSISTANT, Kind.STOP, LATER_LINE_START),
-    ]
-    for name, kind, start in labels:
-        if name is None or not FOLDED.units(name).strip():
-            continue
-        for number, spelling in enumerate(_spellings(name.strip(), whole=kind is Kind.LABEL)):
-            units = canonical(FOLDED.units(spelling))
-            matcher.add(units, Pattern(f"{name.strip()}:", kind, number, start))
-    return matcher
+    labels = [(name, Kind.LABEL, TEXT_START) for name in dict.fromkeys(character_names)]
+    if user_name is not None:
+        labels.append((user_name, Kind.STOP, LINE_START))
+    names = _label_matcher(labels)
+    return (_GENERIC, names) if names.reach else (_GENERIC,)
 
 
 def conversation_labels(persona: PersonaSnapshot | None, user_name: str | None) -> tuple[Matcher, ...]:
@@ -71,8 +84,8 @@ def conversation_labels(persona: PersonaSnapshot | None, user_name: str | None) 
         user_name: how the user is called; None where the client gave no name.
     """
     if persona is None:
-        return (speaker_labels(user_name),)
-    return (speaker_labels(user_name, (persona.name, persona.char)),) if persona.label_stops else ()
+        return speaker_labels(user_name)
+    return speaker_labels(user_name, (persona.name, persona.char)) if persona.label_stops else ()
 
 
 def text_stops(texts: Iterable[str]) -> Matcher:

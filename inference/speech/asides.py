@@ -34,6 +34,11 @@ class Asides:
         """Whether text between single asterisks is not said."""
         return ACTIONS in self._skipped
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a part was begun and not ended."""
+        return bool(self._closing)
+
     def in_part(self, paragraph: int) -> bool:
         """Return whether the text that is read is not said.
 

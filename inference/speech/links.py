@@ -37,6 +37,11 @@ class Links:
         self._target_end = 0  # position where the target ends in any case
         self._quote = ""
 
+    @property
+    def in_target(self) -> bool:
+        """Whether the text that is read is the target of a link."""
+        return bool(self._target)
+
     def end_word(self) -> None:
         """White space ends an address."""
         self.in_url = self._in_autolink = False

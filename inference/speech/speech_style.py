@@ -11,6 +11,7 @@ import string
 
 from inference.speech.asides import CODE, Asides
 from inference.speech.blocks import LINE_OPENERS, Blocks
+from inference.speech.emoji import EMOTICONS
 from inference.speech.emphasis import MARKS, Emphasis
 from inference.speech.html import Html
 from inference.speech.links import Links
@@ -18,6 +19,7 @@ from inference.speech.reader import LINE_BREAKS, LOOKAHEAD, Reader, Wait
 from inference.speech.signs import Signs
 from inference.speech.writer import Writer
 
+_PLAIN_LETTERS = frozenset(string.ascii_letters) - {emoticon[0] for emoticon in EMOTICONS}
 _ESCAPABLE = frozenset(string.punctuation)  # CommonMark 0.31.2, section 2.4
 
 
@@ -68,6 +70,22 @@ class SpeechStyle:
         except Wait:
             pass
 
+    def _is_plain(self) -> bool:
+        """Return whether letters are only letters here."""
+        return not (
+            self._blocks.fence
+            or self._blocks.in_definition
+            or self._asides.is_open
+            or self._links.in_target
+            or self._html.in_tag
+        )
+
+    def _read_letters(self) -> None:
+        letters = self._reader.letters()
+        self._signs.note_word(letters)
+        self._writer.say(letters)
+        self._reader.drop(len(letters))
+
     def _step(self, char: str) -> None:
         """Read at least one character, or wait."""
         if self._blocks.paragraphs != self._paragraph:
@@ -75,7 +93,10 @@ class SpeechStyle:
             self._emphasis.reset()
             self._signs.end_paragraph()
             self._code = 0
-        if self._html.in_tag:
+        if char in _PLAIN_LETTERS and self._is_plain():  # most of a reply
+            self._read_letters()
+            self._blocks.line_start = False
+        elif self._html.in_tag:
             self._html.read_tag(char)
         elif self._links.read_end(char):
             return
@@ -104,7 +125,7 @@ class SpeechStyle:
         return self._blocks.open_line(char)
 
     def _inline(self, char: str) -> None:
-        reader, in_url = self._reader, self._links.in_url
+        in_url = self._links.in_url
         if self._blocks.fence:
             self._code_block(char)
         elif char == "`":
@@ -118,10 +139,7 @@ class SpeechStyle:
         ):
             return
         elif char.isalpha():
-            letters = reader.letters()
-            self._signs.note_word(letters)
-            self._writer.say(letters)
-            reader.drop(len(letters))
+            self._read_letters()
         elif char in MARKS:
             if self._emphasis.read(char, in_url=in_url) and self._asides.skips_actions:
                 self._asides.begin_action(self._paragraph)

@@ -66,7 +66,7 @@ def reply(
     bias: dict[int, float] | None = None,
 ) -> Reply:
     automaton = PhraseAutomaton.build([*(PhraseRule(text) for text in banned), *rules])
-    labels = (speaker_labels("Bob", ("Mia",)),)
+    labels = speaker_labels("Bob", ("Mia",))
     return Reply(engine, PROMPT, ReplyPlan("r", Sampling(), max_tokens, automaton, bias or {}, matchers=labels))
 
 

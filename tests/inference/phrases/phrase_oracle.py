@@ -155,8 +155,8 @@ class Listed:
 
 def spellings(name: str, whole: bool) -> list[str]:
     marked = [
-        *(f"{mark}{name}{colon}{mark if whole else ''}" for mark in ("*", "**", "_", "__") for colon in ":："),
-        *(f"{mark}{name}{mark}{colon}" for mark in ("*", "**", "_", "__") for colon in ":："),
+        *(f"{mark}{name}:{mark if whole else ''}" for mark in ("*", "**", "_", "__")),
+        *(f"{mark}{name}{mark}:" for mark in ("*", "**", "_", "__")),
     ]
     return [*(f"{name}{gap}{colon}" for gap in ("", " ") for colon in ":："), *marked]
 

@@ -334,7 +334,7 @@ def worlds(draw: st.DrawFn) -> World:
     parts = [piece for item in named for piece in (item.text, item.text[:-1], item.text[1:], item.text.swapcase())]
     text = "".join(draw(st.lists(st.one_of(texts, st.sampled_from(parts)), max_size=8)))
     matchers = (
-        *([speaker_labels(names[0], (names[1],) if names[1] else ())] if names else []),
+        *(speaker_labels(names[0], (names[1],) if names[1] else ()) if names else ()),
         *([text_stops(stops)] if stops else []),
     )
     return World(PhraseAutomaton.build(rules), matchers, items, text)

@@ -21,7 +21,7 @@ def encode(text: str) -> list[int]:
 
 async def test_a_label_is_removed_without_asking_the_engine_again() -> None:
     automaton = PhraseAutomaton.build([PhraseRule("honey")])
-    plan = ReplyPlan("r", Sampling(), 50, automaton, {}, matchers=(speaker_labels("Bob", ("Mia",)),))
+    plan = ReplyPlan("r", Sampling(), 50, automaton, {}, matchers=speaker_labels("Bob", ("Mia",)))
     one = Reply(FakeEngine(reply="Assistant: Hello there"), [1], plan)
     assert "".join([piece async for piece in one.stream()]) == "Hello there"
     assert (one.suppressed, one.requests, one.finish_reason) == (0, 1, "stop")

@@ -12,7 +12,7 @@ from inference.phrases.stops import conversation_labels, speaker_labels, text_st
 from tests.fakes.serving import ANNA
 from tests.inference.phrases.cutting import at_every_split
 
-BOB_AND_MIA = (speaker_labels("Bob", ("Mia",)),)
+BOB_AND_MIA = speaker_labels("Bob", ("Mia",))
 
 # what a model writes: what the reader gets
 REPLIES = {
@@ -75,19 +75,19 @@ def test_without_labels_everything_is_text(text: str) -> None:
 
 
 def test_names_that_are_written_in_more_than_one_way() -> None:
-    labels = (speaker_labels("Zoe\u0308 O’Neil", ("Jean\u2011Luc",)),)
+    labels = speaker_labels("Zoe\u0308 O’Neil", ("Jean\u2011Luc",))
     assert at_every_split("jean-luc: oui\nzoë o'neil: non", (), labels)[0] == "oui\n"
 
 
 def test_a_name_of_user_and_character_is_a_label_at_the_start_and_a_stop_later() -> None:
-    labels = (speaker_labels("Mia", ("Mia",)),)
+    labels = speaker_labels("Mia", ("Mia",))
     assert at_every_split("Mia: Hello\nMia: hi", (), labels)[0] == "Hello\n"
 
 
 @pytest.mark.parametrize("name", ["", " ", "\u200b", None])
 def test_a_name_of_nothing_is_no_label(name: str | None) -> None:
     text = ": hello\n: you"
-    assert at_every_split(text, (), [speaker_labels(name, (name,) if name is not None else ())]) == (text, [])
+    assert at_every_split(text, (), speaker_labels(name, (name,) if name is not None else ())) == (text, [])
 
 
 def test_a_phrase_counts_inside_and_behind_a_label() -> None:
