@@ -20,7 +20,7 @@ def test_the_page_tries_what_was_saved_and_carries_no_key(operator: Client, pers
     html = page(operator, persona)
     assert f'data-persona="{persona.slug}"' in html
     assert f'data-ticket="{reverse("ticket", args=[persona.slug])}"' in html
-    assert "version 1 of Ada, as it was saved" in html
+    assert "This is the saved version 1 of Ada" in html
     assert "csrfmiddlewaretoken" in html
     assert "personas/try.js" in html
     assert "try." not in html.replace("try.js", "")
