@@ -42,6 +42,11 @@ class Breaker:
         """Whether the last question got no answer."""
         return self._since is not None
 
+    @property
+    def away_s(self) -> float:
+        """Seconds since the first question without an answer; 0 where the last one was answered."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
     def check(self) -> None:
         """Raise :class:`DependencyAway` while the dependency does not answer."""
         if self._since is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from accounts.breaker import RETRY_S, Breaker, DependencyAway
@@ -40,7 +43,7 @@ local age = now - tonumber(string.match(epoch, '%d+'))
 
 
 def connection_options() -> dict[str, Any]:
-    """Options for ``from_url`` of redis-py's pools, synchronous and asynchronous: short time limits, no retries."""
+    """Return options for ``from_url`` of redis-py's pools, synchronous and asynchronous: short limits, no retries."""
     return {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
 
 
@@ -83,7 +86,9 @@ class SharedRedis:
 
     def __init__(self, url: str) -> None:
         self.breaker = Breaker("redis", "slots and budgets are counted in this process alone")
-        self._client = Redis.from_url(url, **connection_options())
+        # One retry for a connection that the server has closed. Every script here may be run twice.
+        stale = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        self._client = Redis.from_url(url, retry=stale, **connection_options())
         self._parts: list[SharedPart] = []
         self._epoch = ""
         self._settled_at = 0.0
@@ -119,8 +124,16 @@ class SharedRedis:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._client.aclose()
 
-    async def call(self, script: SharedScript, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    async def call(
+        self, script: SharedScript, keys: Sequence[str], args: Sequence[Any] | Callable[[], Sequence[Any]]
+    ) -> list[Any]:
         """Run a script.
+
+        Args:
+            script: What to run.
+            keys: Its keys, from ``KEYS[2]`` on.
+            args: Its arguments, from ``ARGV[3]`` on. A function is called again where the script is run again, after
+                Redis has lost its data.
 
         Returns:
             The script's answer without the epoch.
@@ -143,10 +156,12 @@ class SharedRedis:
             raise DependencyAway(self.breaker.name)
         return answer[1:]
 
-    async def _ask(self, script: SharedScript, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    async def _ask(
+        self, script: SharedScript, keys: Sequence[str], args: Sequence[Any] | Callable[[], Sequence[Any]]
+    ) -> list[Any]:
         for _ in range(3):
             epoch = self._epoch
-            answer = await script(epoch, keys, args)
+            answer = await script(epoch, keys, args() if callable(args) else args)
             found = answer[0].decode()
             if found == epoch:
                 return answer[1:]

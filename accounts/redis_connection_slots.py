@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import Capacity, ConnectionSlot, capacity
-from accounts.redis_connection import SharedRedis
+from accounts.redis_connection import SETTLE_S, SharedRedis
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,9 @@ class RedisConnectionSlots:
     """See :class:`accounts.connection_slots.ConnectionSlots`.
 
     One Lua script counts, so two processes never share the last slot. While Redis does not answer, this process counts
-    its own slots only. Every second, and before anything else when Redis is back or has lost its data, it writes down
-    all slots that it holds. Where that adds up to more than there are, Redis refuses further ones until they fit.
+    its own slots only (in the first seconds also the last known number of the others'). Every second, and before
+    anything else when Redis is back or has lost its data, all slots that the process holds are written to Redis. Where
+    they add up to more than there are, Redis refuses further ones until they fit.
 
     Args:
         redis: The process's Redis.
@@ -164,7 +165,9 @@ class RedisConnectionSlots:
             self._seen(total)
 
     def _seen(self, total: int) -> None:
-        self._others = max(0, total - len(self._held))
+        others = max(0, total - len(self._held))
+        # Until all processes have written their slots back, the number from before is the better one.
+        self._others = max(others, self._others) if self._redis.settling else others
         over = total > self._maximum
         if over and not self._over:
             log.warning("slots: %d connections hold %d slots: no new ones until they fit", total, self._maximum)
@@ -199,16 +202,25 @@ class RedisConnectionSlots:
 
     async def _try(self, slot: _RedisSlot, caller: Caller) -> bool:
         own = caller.limits.connections
-        # Where other processes may not have written their slots back yet, the last known number holds.
-        known = self._others + len(self._held) if self._redis.settling else 0
-        arguments = [slot.member, self._lease_ms, self._maximum, -1 if own is None else own, known]
+
+        def arguments() -> list[str | int]:
+            # Where other processes may not have written their slots back yet, the last known number holds.
+            known = self._others + len(self._held) if self._redis.settling else 0
+            return [slot.member, self._lease_ms, self._maximum, -1 if own is None else own, known]
+
         try:
             (granted,) = await self._redis.call(self._acquire, [_ALL, _own(slot.prefix)], arguments)
         except DependencyAway:
-            granted = len(self._held) < self._maximum and (own is None or self._mine(caller.prefix) < own)
+            granted = self._fits_here(caller)
         if granted:
             self._held[slot.member] = slot
         return bool(granted)
+
+    def _fits_here(self, caller: Caller) -> bool:
+        """Decide without Redis. For some seconds other processes' slots count as before: they hold them still."""
+        others = self._others if self._redis.breaker.away_s < SETTLE_S else 0
+        own = caller.limits.connections
+        return len(self._held) + others < self._maximum and (own is None or self._mine(caller.prefix) < own)
 
     def _mine(self, prefix: str) -> int:
         return Counter(slot.prefix for slot in self._held.values())[prefix]

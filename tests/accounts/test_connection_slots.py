@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 import pytest
 from redis.asyncio import Redis
 
-from accounts import redis_connection
+from accounts import redis_connection, redis_connection_slots
 from accounts.connection_slots import ConnectionSlot, ConnectionSlots, MemoryConnectionSlots
 from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
@@ -276,13 +276,16 @@ async def test_a_full_server_stays_full_when_redis_comes_back_empty(own_redis: R
 
 
 async def test_more_slots_than_there_are_is_said_and_none_is_given_until_they_fit(
-    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with process(own_redis.url) as one, process(own_redis.url) as two:
         left, right = RedisConnectionSlots(one, 2), RedisConnectionSlots(two, 2)
         await taken(left)
         await taken(left)
+        await until(lambda: _sees(right, 2))
         own_redis.stop()
+        assert await take(right) is None  # a short absence changes nothing
+        monkeypatch.setattr(redis_connection_slots, "SETTLE_S", 0.0)
         theirs = [await taken(right), await taken(right)]  # each process by what it holds itself
         own_redis.start()
         await until(lambda: _over(left, right))
