@@ -3,13 +3,13 @@
 #
 #   scripts/test.sh             every suite
 #   scripts/test.sh fast        linters, types and the fast suite: no engine, under a minute
-#   scripts/test.sh SUITE…      some of: lint, fast, scripts, engine, browser, quantizer, docker
+#   scripts/test.sh SUITE…      some of: lint, fast, scripts, engine, faults, browser, quantizer, docker
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
 
-ALL=(lint fast scripts engine browser quantizer docker)
+ALL=(lint fast scripts engine faults browser quantizer docker)
 suites=("$@")
 case "${suites[*]}" in
     "" | all) suites=("${ALL[@]}") ;;
@@ -103,9 +103,10 @@ if wanted lint; then
         step "CUDA lock, Python $version" resolves "$version"
     done
 fi
-! wanted fast || step "fast suite" pytest "${workers[@]}" -m "not (engine or browser or scripts or quantizer or docker)"
+! wanted fast || step "fast suite" pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
 ! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
 ! wanted engine || step "engine suite" twice pytest -m engine
+! wanted faults || step "faults suite" twice pytest -m faults
 ! wanted browser || step "browser suite" twice pytest -m browser
 ! wanted quantizer || step "quantizer suite" twice pytest -m quantizer
 if wanted docker; then
