@@ -27,19 +27,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inference.phrases.automaton import Ending, Kind, Matcher, PhraseAutomaton
+from inference.phrases.automaton import Kind, Matcher, PhraseAutomaton
 from inference.phrases.coordinates import Cuts
 from inference.phrases.cursor import Cursor, Match
-from inference.phrases.units import (
-    BLANKS,
-    INVISIBLES,
-    NEWLINES,
-    extends_emoji,
-    is_extender,
-    is_regional,
-    is_word,
-    starts_line,
-)
+from inference.phrases.endings import Verdict, ends_at, is_inside_letter, judge
+from inference.phrases.units import BLANKS, NEWLINES, is_word, starts_line
 
 __all__ = ["Hit", "PhraseAutomaton", "PhraseGuard"]
 
@@ -83,8 +75,8 @@ class PhraseGuard:
     """
 
     __slots__ = (
-        "_automaton", "_best", "_chars", "_cursors", "_cuts", "_ended", "_gap", "_hit", "_line_open", "_match",
-        "_matchers", "_pending", "_refuted", "_released",
+        "_automaton", "_best", "_chars", "_cursors", "_cuts", "_ended", "_gap", "_hit", "_in_label", "_line_cursors",
+        "_line_open", "_match", "_matchers", "_pending", "_refuted", "_released", "_text_cursors",
     )  # fmt: skip
 
     def __init__(self, automaton: PhraseAutomaton, matchers: Sequence[Matcher] = ()) -> None:
@@ -92,11 +84,14 @@ class PhraseGuard:
         self._matchers = matchers
         self._chars: list[str] = []  # the text as delivered and held, cuts closed
         self._cursors = [Cursor(matcher, self._chars) for matcher in (*automaton.matchers, *matchers)]
+        self._text_cursors = [cursor for cursor in self._cursors if not cursor.matcher.line_start]
+        self._line_cursors = [cursor for cursor in self._cursors if cursor.matcher.line_start]
         self._released = 0  # characters that have left
         self._cuts = Cuts()
         # White space to drop behind the last cut: "" none, " " one blank, "*" all of it.
         self._gap = ""
         self._line_open = True  # only blanks stand between the last line break and the end
+        self._in_label = False  # a partial match of a label is alive
         self._best: Match | None = None
         self._pending: list[Match] = []  # complete matches at the very end, whose next character decides
         # Whole-word matches with a part of a word behind them. They count again if the text is rewound to their end, so
@@ -140,7 +135,7 @@ class PhraseGuard:
             return self._settle()
         released, length = self._released, len(self._chars)
         held = length  # only partial matches are alive: the same as _settle, without its lists
-        for cursor in self._cursors:
+        for cursor in self._cursors if self._in_label else self._text_cursors:
             if (cursor.state or cursor.run) and (start := cursor.held_from(length)) < held:
                 held = start
         if held < released:
@@ -215,11 +210,8 @@ class PhraseGuard:
         """
         index = self._cuts.index(to)
         if index < len(self._chars):
-            char = self._chars[index]
-            inside_cluster = not char.isascii() and (
-                char in INVISIBLES or is_extender(char) or (index > 0 and extends_emoji(self._chars[index - 1], char))
-            )
-            if not inside_cluster and not (self._automaton.whole_words and is_word(self._chars, index)):
+            splits_word = self._automaton.whole_words and is_word(self._chars, index)
+            if not splits_word and not is_inside_letter(self._chars, index):
                 return to
         probe = PhraseGuard(self._automaton, self._matchers)
         probe._chars.extend(self._chars[:index])
@@ -249,7 +241,7 @@ class PhraseGuard:
         first = min((cursor.first_needed(index) for cursor in self._cursors), default=index)
         for cursor in self._cursors:
             cursor.restart(first)
-        self._line_open = starts_line(self._chars, first)
+        self._line_open, self._in_label = starts_line(self._chars, first), False
         self._read("".join(self._chars[first:]), first)
         self._refuted = list(dict.fromkeys(self._refuted))
         self._best = None  # a match that is complete before index was settled before
@@ -260,46 +252,39 @@ class PhraseGuard:
             waiting, self._pending = self._pending, []
             for match in waiting:
                 self._note(match)
-        for cursor in self._cursors:
-            if cursor.matcher.line_start and not (cursor.state or self._line_open) and NEWLINES.isdisjoint(text):
-                cursor.pass_over(text, first)
-                continue
+        for cursor in self._text_cursors:
             for match in cursor.read(text, first):
-                if match.end > self._released:
-                    self._note(match._replace(start=self._released) if match.start < self._released else match)
-        if self._matchers and text:
-            self._line_open = not text[-1].isalnum() and starts_line(self._chars, len(self._chars))
+                self._note_unreleased(match)
+        if self._line_cursors:
+            self._read_lines(text, first)
+
+    def _read_lines(self, text: str, first: int) -> None:
+        """Run the matchers of line starts, which need no look at text inside a line."""
+        if not self._line_open and not self._in_label and NEWLINES.isdisjoint(text):
+            if not text.isascii():
+                for cursor in self._line_cursors:
+                    cursor.pass_over(text, first)
+            return
+        for cursor in self._line_cursors:
+            for match in cursor.read(text, first):
+                self._note_unreleased(match)
+        self._in_label = any(cursor.state or cursor.run for cursor in self._line_cursors)
+        self._line_open = starts_line(self._chars, len(self._chars))
+
+    def _note_unreleased(self, match: Match) -> None:
+        """Note a match, or the part of it that has not left."""
+        if match.end > self._released:
+            self._note(match._replace(start=self._released) if match.start < self._released else match)
 
     def _note(self, match: Match) -> None:
-        """File a complete match: to be settled, pending, refuted, or dropped where an extender is behind it."""
-        pattern, chars, index = match.pattern, self._chars, match.end
-        if pattern.ending is not Ending.SETTLED or pattern.whole_word:
-            while index < len(chars) and not chars[index].isascii():
-                if pattern.ending is Ending.EMOJI and self._extends(match, index):
-                    match = match._replace(end=index + 1)
-                elif chars[index] not in INVISIBLES:
-                    break
-                index += 1
-            if index == len(chars):
-                self._pending.append(match)
-                return
-            if pattern.ending is Ending.CLUSTER and is_extender(chars[index]):
-                return
-            if pattern.whole_word and is_word(chars, index):
-                self._refuted.append(match)
-                return
-        if self._best is None or match < self._best:
+        """File a complete match by the characters behind it."""
+        verdict, match = judge(match, self._chars)
+        if verdict is Verdict.PENDING:
+            self._pending.append(match)
+        elif verdict is Verdict.REFUTED:
+            self._refuted.append(match)
+        elif verdict is Verdict.SETTLED and (self._best is None or match < self._best):
             self._best = match
-
-    def _extends(self, match: Match, index: int) -> bool:
-        """Return whether ``chars[index]`` belongs to the emoji that a match ends with."""
-        chars = self._chars
-        if not is_regional(chars[index]):
-            return extends_emoji(chars[index - 1], chars[index])
-        first = index
-        while first > match.start and is_regional(chars[first - 1]):
-            first -= 1
-        return (index - first) % 2 == 1  # the second half of a flag
 
     # -- deciding ----------------------------------------------------------------------------------
 
@@ -320,22 +305,18 @@ class PhraseGuard:
         if min(points) < best.start:
             return self._release(points | {best.start}), None
         if best.pattern.kind is Kind.STOP:  # the end it makes is a word boundary
-            best = min((match for match in self._refuted if self._ends_at(match, best.start)), default=best)
+            best = min((match for match in self._refuted if ends_at(match, self._chars, best.start)), default=best)
         self._match = best
         start, end = self._cuts.coordinate(best.start), self._cuts.coordinate(best.end - 1) + 1
         self._hit = Hit(start, end, best.pattern.text, min(best.pattern.kind, Kind.PHRASE))
         return self._release({best.start}), self._hit
-
-    def _ends_at(self, match: Match, index: int) -> bool:
-        """Return whether a match ends at ``index``, or with only invisible characters between."""
-        return match.end <= index and all(char in INVISIBLES for char in self._chars[match.end : index])
 
     def _release(self, points: set[int]) -> str:
         """Return everything before ``points`` and before the refuted matches that end at one of them."""
         if self._refuted:
             kept: list[Match] = []
             for match in sorted(self._refuted, key=lambda match: -match.end):
-                if any(self._ends_at(match, point) for point in points):
+                if any(ends_at(match, self._chars, point) for point in points):
                     points.add(match.start)
                     kept.append(match)
             self._refuted = kept
