@@ -1,6 +1,7 @@
 """Cost of banned phrases: processor time per delta with 0, 20, 200 and 2,000 phrases, side by side in one run.
 
-Two measurements: the guard alone, and a whole reply (guard, boundaries, token ids) over an engine without cost.
+Two measurements: the guard alone, and a whole reply (guard, boundaries, token ids) over an engine without cost. Both
+look for speaker labels, too, as a turn does. The longest list that is taken is built once.
 
     python -m tests.benchmarks.phrases
 """
@@ -15,13 +16,19 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+import psutil
+
 from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.sampling import Sampling
 from inference.phrases.guard import PhraseAutomaton, PhraseGuard
+from inference.phrases.stops import speaker_labels
 from inference.reply import Reply, ReplyPlan
 from personas.snapshot import PhraseRule
+from tests.fakes.engine import tiny_tokenizer
 
 SIZES = (0, 20, 200, 2000)
+LONGEST = 100_000  # phrases of the longest list that is taken
+LABELS = speaker_labels("Sam", ("Mia",))
 ROUNDS = 15
 SOURCE = """well honey you know that the way I see it is a testament to what we have been through so let us talk about
 it winks smiles now really on your mind tapestry of feelings journey delve into heart of matter dear friend it's not
@@ -59,7 +66,7 @@ def microseconds(automaton: PhraseAutomaton, pieces: Sequence[str]) -> tuple[flo
     """
     cut = 0
     started = time.process_time_ns()
-    guard = PhraseGuard(automaton)
+    guard = PhraseGuard(automaton, LABELS)
     for piece in pieces:
         _, hit = guard.feed(piece)
         while hit is not None:
@@ -73,9 +80,9 @@ class Recited:
     """An engine that returns the same deltas for every request, without waiting."""
 
     role, model, max_model_len, alive = EngineRole.CHAT, "recited", 1 << 20, True
-    tokenizer: Any = None
 
     def __init__(self, pieces: Sequence[str]) -> None:
+        self.tokenizer: Any = tiny_tokenizer()
         self._deltas = [Delta(piece, (index,), None, 1, 0) for index, piece in enumerate(pieces)]
         self._deltas[-1].finish_reason = "stop"
 
@@ -89,14 +96,25 @@ class Recited:
 
 async def reply_microseconds(automaton: PhraseAutomaton, engine: Recited, count: int) -> float:
     """Measure processor microseconds per delta of one reply in which no phrase completes."""
-    plan = ReplyPlan("benchmark", Sampling(), count + 1, automaton, {})
+    plan = ReplyPlan("benchmark", Sampling(), count + 1, automaton, {}, matchers=LABELS)
     started = time.process_time_ns()
     async for _ in Reply(engine, (0,), plan).stream():
         pass
     return (time.process_time_ns() - started) / 1000 / count
 
 
+def build_longest() -> None:
+    """Print what the longest list costs to build."""
+    rules = phrase_list(LONGEST)
+    before, started = psutil.Process().memory_info().rss, time.process_time()
+    automaton = PhraseAutomaton.build(rules)
+    seconds, grown = time.process_time() - started, psutil.Process().memory_info().rss - before
+    nodes = sum(len(matcher.goto) for matcher in automaton.matchers)
+    print(f"{LONGEST} phrases: built in {seconds:.1f} s, {nodes} nodes, {grown / 1e6:.0f} MB")
+
+
 def main() -> None:
+    build_longest()
     pieces = deltas(REPLY)
     automata = {}
     for size in SIZES:
