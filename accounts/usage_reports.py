@@ -24,7 +24,7 @@ Step = Literal["minute", "hour", "day"]
 
 @dataclass(frozen=True, slots=True)
 class UsagePoint:
-    """What was used in one step of time (``start`` in UTC), or by one key or persona (``name``)."""
+    """Usage of one step of time (``start`` in UTC), or of one key or persona (``name``)."""
 
     start: datetime | None
     name: str
@@ -47,7 +47,14 @@ class UsagePoint:
 
 
 def series(now: datetime, step: Step, points: int, key_prefix: str | None = None) -> list[UsagePoint]:
-    """The last ``points`` steps up to and with the running one, oldest first, without gaps. ``now`` is aware."""
+    """Return the last ``points`` steps of time, the running one included, oldest first and without gaps.
+
+    Args:
+        now: Aware; any time zone.
+        step: Width of a step.
+        points: Number of steps.
+        key_prefix: Of one key; None: of all keys together.
+    """
     trunc, width = _STEPS[step]
     last = now.astimezone(UTC).replace(second=0, microsecond=0)
     if step != "minute":
@@ -61,33 +68,21 @@ def series(now: datetime, step: Step, points: int, key_prefix: str | None = None
 
 
 def last_hour(now: datetime, key_prefix: str | None = None) -> list[UsagePoint]:
-    """Sixty minutes."""
+    """Return sixty points of a minute."""
     return series(now, "minute", 60, key_prefix)
 
 
 def last_day(now: datetime, key_prefix: str | None = None) -> list[UsagePoint]:
-    """Twenty-four hours."""
+    """Return twenty-four points of an hour."""
     return series(now, "hour", 24, key_prefix)
 
 
-def ranking(
-    by: Literal["key_prefix", "persona"], since: datetime, until: datetime | None = None, key_prefix: str | None = None
-) -> list[UsagePoint]:
-    """Keys (by prefix) or personas (by slug; empty: the client's own prompt), those with most turns first."""
-    rows = _rows(since, key_prefix)
-    if until is not None:
-        rows = rows.filter(bucket__lt=until)
+def ranking(by: Literal["key_prefix", "persona"], since: datetime) -> list[UsagePoint]:
+    """Return keys (by prefix) or personas (by slug; empty: the client's own prompt), those with most turns first."""
+    rows = _rows(since, None)
     found = _grouped(rows, by)
     order = sorted(found.items(), key=lambda item: (-item[1].counts["turns"], item[0]))
     return [UsagePoint(None, name, sums) for name, sums in order]
-
-
-def total(since: datetime, key_prefix: str | None = None) -> UsagePoint:
-    """Everything since then in one."""
-    sums = UsageSum()
-    for point in ranking("key_prefix", since, key_prefix=key_prefix):
-        sums.add(point.sums)
-    return UsagePoint(None, "", sums)
 
 
 def _rows(since: datetime, key_prefix: str | None) -> QuerySet[Usage]:

@@ -50,15 +50,16 @@ async def streaming(world: World) -> AsyncIterator[Streams]:
         Talker(world.b, keys["budget1"]),
     ]
     pinger = Pinger(world.a, keys["budget2"])
-    tasks = [asyncio.create_task(each.run()) for each in (*talkers, pinger)]
+    clients: list[Talker | Pinger] = [*talkers, pinger]
+    tasks = [asyncio.create_task(each.run()) for each in clients]
     await asyncio.sleep(3.0)  # without a fault: what is usual here now
     streams = Streams(talkers, pinger, max(talker.longest_gap_s for talker in talkers))
-    for each in (*talkers, pinger):
+    for each in clients:
         each.forget()
     try:
         yield streams
     finally:
-        for each in (*talkers, pinger):
+        for each in clients:
             each.stop()
         for task in tasks:
             await asyncio.wait_for(task, 60)

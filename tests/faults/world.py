@@ -204,14 +204,14 @@ class World:
         """Tokens that Redis has for a key today, of all processes."""
         with redis.Redis.from_url(self.redis.url) as store:
             day = int(time.time() // 86_400)
-            fields: dict[bytes, bytes] = store.hgetall(f"{{yap}}:tokens:{prefix}:{day}")  # type: ignore[assignment]
+            fields: dict[bytes, bytes] = store.hgetall(f"{{yap}}:tokens:{prefix}:{day}")
         base = int(fields.get(b"base", b"0:0").split(b":")[1])
         return base + sum(int(count) for name, count in fields.items() if name.startswith(b"s:"))
 
     def slots(self) -> int:
         """Slots that Redis has as taken."""
         with redis.Redis.from_url(self.redis.url) as store:
-            return int(store.zcard("{yap}:slots"))  # type: ignore[arg-type]
+            return int(store.zcard("{yap}:slots"))
 
     async def until(self, so: Callable[[], Awaitable[bool]], within_s: float) -> float:
         """Seconds until it is so. Fails after the limit."""
