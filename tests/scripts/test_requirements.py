@@ -25,11 +25,20 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_the_files_are_there() -> None:
-    assert LOCKS == ["requirements-cpu.txt", "requirements-dev.txt", "requirements-local.txt", "requirements.txt"]
+    assert LOCKS == [
+        "requirements-cpu.txt",
+        "requirements-dev.txt",
+        "requirements-local.txt",
+        "requirements-quantize-cpu.txt",
+        "requirements-quantize.txt",
+        "requirements.txt",
+    ]
     assert INPUTS == [
         "requirements-cpu.in",
         "requirements-dev.in",
         "requirements-local.in",
+        "requirements-quantize-cpu.in",
+        "requirements-quantize.in",
         "requirements-web.in",
         "requirements.in",
     ]
@@ -74,6 +83,15 @@ def test_both_devices_run_the_same_versions() -> None:
     different = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
     # torch by its build; the GPU wheel of vLLM pins its own apache-tvm-ffi.
     assert different <= {"torch", "apache-tvm-ffi"}
+
+
+def test_the_quantizer_has_one_set_of_versions_and_the_servers_torch() -> None:
+    cpu, cuda = pins("requirements-quantize-cpu.txt"), pins("requirements-quantize.txt")
+    assert {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]} == {"torch"}
+    assert cpu["torch"] == pins("requirements-cpu.txt")["torch"]
+    assert cuda["torch"] == pins("requirements.txt")["torch"]
+    # The reason for an environment of its own.
+    assert cpu["compressed-tensors"] != pins("requirements-cpu.txt")["compressed-tensors"]
 
 
 def test_the_dev_set_fits_on_top() -> None:
