@@ -133,7 +133,7 @@ def test_deployments_that_cannot_serve(daemon: DockerDaemon, mixed: str, awq: st
     assert "not set: AWQ_CHAT_MODEL" in last_line(daemon, awq, **named, DEPLOY_MODELS="chat")
     mount = ("-v", f"{TINY}:/models/chat:ro")
     line = last_line(daemon, awq, *mount, **named, DEPLOY_MODELS="chat", AWQ_CHAT_MODEL="/models/chat")
-    assert "its weights are not quantized with awq" in line
+    assert "its weights are not stored as awq" in line
 
 
 def test_builds_that_cannot_succeed(daemon: DockerDaemon) -> None:

@@ -133,7 +133,10 @@ def test_what_holds_something_precious_stays_whole(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert (root / ".cache/run/yap.sqlite3").read_text() == "database"
     assert_kept(checkout)
-    assert done.stdout.count("lies in it") + done.stdout.count("never removed") >= 4
+    reasons = [line.rpartition(": ")[2] for line in done.stdout.splitlines() if line.startswith("yap: kept")]
+    assert reasons.count("never removed") == 2  # the home and the checkout
+    assert "a mount point" in reasons  # the root folder
+    assert f"{root / '.cache/run'} lies in it" in reasons
 
 
 def test_models_outside_the_checkout_are_kept(checkout: Checkout, tmp_path: Path) -> None:
