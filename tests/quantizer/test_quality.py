@@ -44,17 +44,30 @@ def python(interpreter: str | Path, code: str, *arguments: Path) -> str:
     return (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def test_awq_is_better_than_rounding(tmp_path: Path) -> None:
+def quantize(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Quantize the demo model through the script; the export is kept in MODELS_DIR between runs."""
     done = subprocess.run(
-        ["bash", "scripts/quantize.sh", str(DEMO), "--role", "both"], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
-        env={**os.environ, "RUN_DIR": str(tmp_path / "run")}, capture_output=True, text=True, timeout=3000, check=False,
+        ["bash", "scripts/quantize.sh", str(DEMO), *options], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
+        env={**os.environ, "RUN_DIR": str(folder / "run")}, capture_output=True, text=True, timeout=3000, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_the_demo_model_is_quantized_once(tmp_path: Path) -> None:
+    done = quantize(tmp_path, "--role", "both")
     export = Path(done.stdout.strip())
     facts = json.loads((export / "awq_metadata.json").read_text())
     assert facts["group_size"] == 64  # 576 is no multiple of 128
     assert facts["bytes_after"] < 0.25 * facts["bytes_before"]
+    again = quantize(tmp_path, "--role", "chat")
+    assert again.stdout == done.stdout
+    assert "is used again" in again.stderr
 
+
+def test_awq_is_better_than_rounding(tmp_path: Path) -> None:
+    export = Path(quantize(tmp_path, "--role", "both").stdout.strip())
+    facts = json.loads((export / "awq_metadata.json").read_text())
     python(QUANTIZER, ROUND, DEMO, tmp_path / "rounded")
     server = CHECKOUT / ".venv/bin/python"
     plain, awq, rounded = (float(python(server, PERPLEXITY, path)) for path in (DEMO, export, tmp_path / "rounded"))
@@ -62,10 +75,3 @@ def test_awq_is_better_than_rounding(tmp_path: Path) -> None:
     assert awq == pytest.approx(facts["perplexity"]["quantized"], rel=0.02)
     assert plain == pytest.approx(facts["perplexity"]["float"], rel=0.02)
     assert awq - plain < 0.7 * (rounded - plain)
-
-    again = subprocess.run(
-        ["bash", "scripts/quantize.sh", str(DEMO), "--role", "chat"], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
-        env={**os.environ, "RUN_DIR": str(tmp_path / "run")}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert again.stdout == done.stdout
-    assert "is used again" in again.stderr
