@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import unicodedata
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -34,6 +34,7 @@ ANYWHERE, WORD_START, LINE_START, TEXT_START, LATER_LINE_START, CLUSTER_START, F
 
 # Units that a match takes along of an emoji sequence, at most: the longest of UTS #51 (a family of four) has seven.
 EMOJI_SEQUENCE_MAX = 16
+PHRASES_PER_PAUSE = 64  # about one millisecond of work
 
 
 class Kind(IntEnum):
@@ -202,12 +203,19 @@ class PhraseAutomaton:
     whole_words: bool = False
 
     @classmethod
-    def build(cls, rules: Iterable[PhraseRule]) -> PhraseAutomaton:
-        """Compile the banned rules among ``rules``; the others are token biases. Texts without units are left out."""
+    def build(cls, rules: Iterable[PhraseRule], pause: Callable[[], None] | None = None) -> PhraseAutomaton:
+        """Compile the banned rules among ``rules``; the others are token biases. Texts without units are left out.
+
+        Args:
+            rules: the list.
+            pause: called after every ``PHRASES_PER_PAUSE`` phrases, to let other threads run; None: no pause.
+        """
         folded, exact = Matcher(FOLDED), Matcher(EXACT)
         seen: set[tuple[str, bool, bool]] = set()
         whole_words = False
-        for rule in rules:
+        for number, rule in enumerate(rules, 1):
+            if pause is not None and number % PHRASES_PER_PAUSE == 0:
+                pause()
             matcher = exact if rule.case_sensitive else folded
             units = canonical(matcher.table.units(rule.text))
             key = (units, rule.case_sensitive, rule.whole_word)

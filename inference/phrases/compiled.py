@@ -7,6 +7,7 @@ puts the result in force on the serving loop in one step.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -93,6 +94,11 @@ def token_biases(encode: Callable[[str], list[int]], rules: Iterable[PhraseRule]
     return bias
 
 
+def _let_others_run() -> None:
+    """Give up the interpreter lock: the serving loop waits for a compiling thread for about a millisecond at most."""
+    time.sleep(0.001)
+
+
 class PhraseStore:
     """The compiled phrases of one process.
 
@@ -164,7 +170,7 @@ class PhraseStore:
         return self._compile(rules)
 
     def _compile(self, rules: Rules) -> CompiledPhrases:
-        automaton = PhraseAutomaton.build(rules)
+        automaton = PhraseAutomaton.build(rules, pause=_let_others_run)
         if self._tokenizer is None:
             return CompiledPhrases(automaton, {}, no_tokens_containing)
         bias = token_biases(self._tokenizer.text.encode, rules)

@@ -8,6 +8,7 @@ from inference.speech.scripts import full_stop, is_spaceless
 
 # No blank is put before these.
 CLOSING_PUNCTUATION = frozenset(".,!?;:)]}…。，！？；：、）」』")
+_OPENING = frozenset("([{（「『【")
 # Closing quotes and brackets: the punctuation before them ends the sentence.
 _CLOSERS = regex.compile(r"[\p{Pe}\p{Pf}\"'\u201c]")
 # A voice pauses at these by itself: terminal punctuation of every script, dashes, the ellipsis.
@@ -75,7 +76,7 @@ class Writer:
     def _needs_space(self, first: str) -> bool:
         if not self._removed:
             return self.space
-        if first in CLOSING_PUNCTUATION:
+        if first in CLOSING_PUNCTUATION or self.last in _OPENING:
             return False
         touching = (self.last.isalnum() or self.last in CLOSING_PUNCTUATION) and not is_spaceless(self.last)
         return self._space_after or (first.isalnum() and (self.space or touching))

@@ -125,6 +125,7 @@ SIGNS = {
     "Yes (>_<). No (-_-).": "Yes. No.",
     "太好了（😀）！": "太好了！",
     "Fine (thanks 😀).": "Fine (thanks).",
+    "Fine (😀 thanks).": "Fine (thanks).",
     "f() and () and (a).": "f() and () and (a).",
     # no emoticons
     "Adobe XD is a tool.": "Adobe XD is a tool.",
