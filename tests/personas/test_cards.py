@@ -196,7 +196,7 @@ def test_half_an_emoji_does_not_refuse_a_card() -> None:
 def test_a_small_file_cannot_make_a_large_prompt() -> None:
     """A nickname and ten thousand marks for it: five hundred megabytes, once."""
     hostile = v2(nickname="N " * 25_000, description="<bot>" * 10_000)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CardRefused, match="nickname is longer than 100"):
         cards.read(as_json(hostile))
     with pytest.raises(CardRefused, match=r"prompt has .* characters; at most 50000"):
@@ -205,7 +205,7 @@ def test_a_small_file_cannot_make_a_large_prompt() -> None:
         cards.read(as_json(v2(description="x" * 49_000, scenario="x" * 49_000)))
     for blanks in (" " * 49_000, "\t" * 49_000, "<START " * 7_000, "{{original" * 4_900, "{{" * 24_000):
         cards.read(as_json(v2(description=blanks)))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def nested(depth: int) -> bytes:

@@ -119,10 +119,10 @@ def wide() -> bytes:
     ],
 )
 def test_hostile_archives_are_refused_at_once(data: bytes, reason: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CardRefused, match=reason):
         cards.read(data)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_corrupt_entry_is_refused() -> None:

@@ -109,10 +109,10 @@ def test_macros_nest_up_to_a_depth() -> None:
     ],
 )
 def test_length_is_bounded_before_anything_is_built(template: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ExpansionTooLong, match="characters"):
         said(template, user="x" * 40_000, char="x" * 40_000)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_the_limit_itself_is_allowed() -> None:
@@ -135,9 +135,9 @@ def test_the_limit_itself_is_allowed() -> None:
     ],
 )
 def test_hostile_templates_take_no_time(template: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     said(template)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 PIECES = [*"{}<>:,/\\d6 u", "user", "{{user}}", "{{", "}}", "{{pick:", "random", "reverse:"]

@@ -207,18 +207,18 @@ def test_unusable_phrases_are_refused_with_their_place(phrase: str, reason: str)
     ],
 )
 def test_hostile_lines_take_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for lines in (text, "\n".join([text] * 50)):
         try:
             read(lines)
         except ValueError:
             continue
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_a_hundred_thousand_phrases() -> None:
     pairs: list[Any] = [[f"phrase number {number}", number] for number in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     found = preview(read(json.dumps(pairs)), NumberMeaning.IGNORED)
     assert len(found.rules) == 100_000
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
