@@ -19,6 +19,8 @@ from personas.macros import ExpansionTooLong
 from personas.models import Persona, Portrait
 from personas.persona_forms import CardForm, PersonaForm
 from personas.sampling_ranges import SAMPLING_KEYS
+from personas.tool_selectors import load_tools
+from personas.tool_snapshot import tools_of
 from personas.upload_form import one_line
 from personas.versioned_admin import VersionedAdmin, button, download
 
@@ -122,7 +124,9 @@ class PersonaAdmin(VersionedAdmin):
     def try_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show the page that talks to the persona over the WebSocket."""
         persona = self.one(request, object_id)
-        return self.page(request, f"Try {persona}", "try", persona=persona)
+        teaches = request.user.has_perm("personas.add_toolexample")
+        tools = [tool.name for tool in tools_of(load_tools(), persona.slug)] if teaches else []
+        return self.page(request, f"Try {persona}", "try", persona=persona, tools=tools)
 
     def portrait(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Serve the portrait with its stored media type, never as a page."""

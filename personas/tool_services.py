@@ -203,6 +203,8 @@ def retire_head() -> None:
 @transaction.atomic
 def set_threshold(number: int, threshold: float) -> ToolHead:
     """Change the probability from which a head calls a tool. Raises ``ValidationError``."""
+    if not 0 < threshold < 1:  # NaN included
+        raise ValidationError("The threshold must be between 0 and 1.")
     head = ToolHead.objects.select_for_update().get(pk=number)
     head.threshold = threshold
     head.clean_fields()

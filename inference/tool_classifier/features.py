@@ -29,7 +29,7 @@ WORD_WEIGHT = 1.5
 LEAD_WORDS = 3  # the first words once more: "look at" at the start of a line is a request more often than inside it
 LEAD_N = (1, 2, 3)
 LEAD_WEIGHT = 0.7
-EARLIER_WEIGHT = 0.5
+EARLIER_WEIGHT = 0.3
 
 _REPEATS = re.compile(r"(.)\1{2,}")
 _DIGIT = re.compile(r"\d")

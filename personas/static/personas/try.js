@@ -13,6 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
   let session = "";
   let sent = []; // turns that wait for their ack, in their order
   let suppressed = 0;
+  let past = []; // labelled lines of this conversation, for examples
   if (!stop) return; // disabled: nothing to talk to
 
   const SORRY = {
@@ -77,6 +78,32 @@ document.addEventListener("DOMContentLoaded", () => {
     if (atEnd) log.scrollTop = log.scrollHeight;
   };
 
+  // "This was wrong": the line becomes an example with the other label, for the next training.
+  const tools = page.dataset.tools.split(" ").filter(Boolean);
+  const teach = (turn) => {
+    if (turn.called === undefined || !turn.utterance || !tools.length) return;
+    const row = document.createElement("p");
+    row.className = "flex gap-2 text-xs";
+    for (const tool of turn.called ? [""] : tools) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "cursor-pointer text-link";
+      button.dataset.wrong = tool || "none";
+      const wanted = tools.length > 1 ? `: ${tool}` : "";
+      button.textContent = turn.called ? "This was wrong: no tool" : `This was wrong${wanted}`;
+      button.addEventListener("click", async () => {
+        const body = new FormData();
+        body.append("csrfmiddlewaretoken", page.querySelector("[name=csrfmiddlewaretoken]").value);
+        for (const [name, value] of [["text", turn.utterance], ["history", turn.history], ["tool", tool]]) body.append(name, value);
+        const response = await fetch(page.dataset.wrong, { method: "POST", body });
+        const { detail } = response.ok ? {} : await response.json().catch(() => ({ detail: "The server refused." }));
+        row.textContent = detail || "Added to the examples. Train to put the change in force.";
+      });
+      row.append(button);
+    }
+    turn.line.row.append(row);
+  };
+
   const on = {
     ack(frame) {
       const turn = sent.shift();
@@ -88,7 +115,9 @@ document.addEventListener("DOMContentLoaded", () => {
     toolcall(frame, turn) {
       const names = frame.raw.map((call) => call.name).join(", ");
       turn.tool = frame.status === "yes" ? `yes: ${names}` : "no";
+      if (frame.score !== undefined) turn.tool += ` (${(frame.score * 100).toFixed(0)} %)`;
       shown.tool.textContent = turn.tool;
+      turn.called = frame.raw.length > 0;
     },
     token(frame, turn) {
       if (!turn.ttft) {
@@ -121,6 +150,8 @@ document.addEventListener("DOMContentLoaded", () => {
       }
       if (turn.tool) notes.push(`tool ${turn.tool}`);
       turn.line.note.textContent = notes.join(" · ");
+      teach(turn);
+      past.push(`User: ${turn.utterance}`, `Assistant: ${turn.line.bubble.textContent}`);
       if (!turn.line.bubble.textContent) turn.line.bubble.textContent = "(silence)";
     },
     error(frame) {
@@ -178,7 +209,7 @@ document.addEventListener("DOMContentLoaded", () => {
       connecting = null;
     }
     if (!socket) return settle();
-    sent.push({ began: performance.now(), said: "", ended: false });
+    sent.push({ began: performance.now(), said: "", ended: false, utterance, history: past.slice(-2).join("\n") });
     const message = { type: "start", session_id: session, persona: page.dataset.persona, user_utterance: utterance };
     socket.send(JSON.stringify(message)); // during a reply this is a barge-in: the server ends the running turn
     settle();
@@ -196,6 +227,7 @@ document.addEventListener("DOMContentLoaded", () => {
     old?.close(1000);
     sent = [];
     turns.clear();
+    past = [];
     shown.log.replaceChildren();
     for (const name of ["ttft", "rate", "tool"]) shown[name].textContent = "–";
     suppressed = 0;
