@@ -6,10 +6,11 @@ decides does not load them.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from inference.tool_classifier.head import MAX_CLASSES, NO_TOOL, Head, softmax
 FOLDS = 5
 MIN_EXAMPLES = 4  # of each class: fewer cannot be cross-validated
 INVERSE_REGULARIZATION = 10.0  # scikit-learn's C; the best of 5, 10, 30 in grouped cross-validation
+UNRELATED_HISTORY_WEIGHT = 0.3
 _SEED = 20
 
 Matrix = csr_matrix
@@ -142,14 +144,27 @@ def _matrix(examples: Sequence[Example], embeddings: NDArray[np.float32]) -> Mat
     return csr_matrix(hstack([hashed, csr_matrix(embeddings.astype(np.float64))]))
 
 
+def _with_unrelated_history(examples: Sequence[Example]) -> list[Example]:
+    """A copy of every line that has no lines before it, behind two random ones: most of what was said before a line
+    does not matter, and few labelled lines show that. Without these copies any history raises false alarms."""
+    chance = random.Random(_SEED)  # training must be reproducible; nothing secret is drawn
+    texts = [example.text for example in examples]
+    return [
+        example if example.earlier else replace(example, earlier=(chance.choice(texts), chance.choice(texts)))
+        for example in examples
+    ]
+
+
 def _fit(
     examples: Sequence[Example], labels: NDArray[np.int64], embeddings: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights of shape (features, classes) and bias of shape (classes,)."""
-    matrix = _matrix(examples, embeddings)
+    doubled = [*examples, *_with_unrelated_history(examples)]
+    matrix = _matrix(doubled, np.concatenate([embeddings, embeddings]))
+    sample_weights = np.concatenate([np.ones(len(examples)), np.full(len(examples), UNRELATED_HISTORY_WEIGHT)])
     used = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
     model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=400)
-    model.fit(matrix[:, used], labels)
+    model.fit(matrix[:, used], np.concatenate([labels, labels]), sample_weight=sample_weights)
     weights = np.zeros((matrix.shape[1], count))
     bias = np.zeros(count)
     if count == 2:  # scikit-learn keeps one row for two classes: that of the second

@@ -1,17 +1,22 @@
-"""An operator teaches a tool: examples, training, acceptance, a wrong decision, and training once more."""
+"""An operator teaches a tool: examples, training, acceptance, a wrong decision, and training once more.
+
+The server runs as shipped but for the chat engine: the classifier decides, and no model is asked.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import look
-from tests.conftest import StartServer
 from tests.operator import NAME, PASSWORD, make_operator
+from tests.security.conftest import fake_server
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine]
+pytestmark = pytest.mark.browser
 
 DANCE = [
     "dance for me", "please dance", "can you dance", "do a little dance", "dance with me now", "start dancing please",
@@ -39,8 +44,12 @@ def train_and_accept(page: Page) -> None:
     expect(page.locator("[data-show=state]")).to_contain_text("In force")
 
 
-def test_a_tool_is_taught_in_the_admin(chromium: Browser, start_server: StartServer) -> None:
-    server = start_server(DEPLOY_MODELS="chat", TOOL_DECISION="auto").start()
+def test_a_tool_is_taught_in_the_admin(
+    chromium: Browser, server_folder: Callable[[], Path], request: pytest.FixtureRequest
+) -> None:
+    server = fake_server(server_folder(), DEPLOY_MODELS="chat", TOOL_DECISION="auto")
+    request.addfinalizer(server.stop)
+    server.start()
     make_operator(server)
     server.manage("shell", "-v", "0", "-c", FORGET)
     page = chromium.new_context(base_url=server.origin, viewport={"width": 1280, "height": 900}).new_page()
