@@ -22,6 +22,7 @@ logger = logging.getLogger("yap.dependency")
 SOCKET_TIMEOUT_S = 0.2
 CALL_TIMEOUT_S = 0.2
 """Limit of one question with its reconnects; an admission asks at most once before the breaker opens."""
+_SOCKET_LIMIT_S = 2.0  # of the client, seconds; a question ends earlier
 SETTLE_S = 2.5
 """After Redis was away or has lost its data, other processes need up to this long to write their parts back."""
 
@@ -88,7 +89,10 @@ class SharedRedis:
         self.breaker = Breaker("redis", "slots and budgets are counted in this process alone")
         # One retry for a connection that the server has closed. Every script here may be run twice.
         stale = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-        self._client = Redis.from_url(url, retry=stale, **connection_options())
+        # The limit of a question is kept by `_within_limit`, which knows when the loop itself stood still.
+        self._client = Redis.from_url(
+            url, retry=stale, socket_timeout=_SOCKET_LIMIT_S, socket_connect_timeout=_SOCKET_LIMIT_S
+        )
         self._parts: list[SharedPart] = []
         self._epoch = ""
         self._settled_at = 0.0
@@ -173,9 +177,12 @@ class SharedRedis:
         # In a task of its own: on Python 3.11 the client's `wait_for` may swallow a cancellation of the caller.
         task = asyncio.get_running_loop().create_task(asking, name="redis call")
         task.add_done_callback(_retrieve)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         done, _ = await asyncio.wait({task}, timeout=CALL_TIMEOUT_S)
-        if not done:  # where the loop itself stood still, the answer is here and one step away
-            done, _ = await asyncio.wait({task}, timeout=0.02)
+        if not done:  # time for which the loop itself stood still is no time that Redis took
+            stall_s = loop.time() - began - CALL_TIMEOUT_S
+            done, _ = await asyncio.wait({task}, timeout=min(CALL_TIMEOUT_S, 0.02 + stall_s))
         if not done:
             task.cancel()
             raise self.breaker.failed(f"no answer within {CALL_TIMEOUT_S} s")
