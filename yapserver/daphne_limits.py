@@ -71,7 +71,8 @@ class LimitedChannel(http.HTTPChannel):  # type: ignore[misc, unused-ignore]
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
-        self._body_received, self._body_limit = 0, max_body_bytes(self._path.decode("latin-1"))
+        content_type = self.requests[-1].requestHeaders.getRawHeaders(b"content-type", [b""])[0]
+        self._body_received, self._body_limit = 0, max_body_bytes(self._path.decode("latin-1"), content_type)
         if self.length is not None and self.length > self._body_limit:
             self._refuse()
             return

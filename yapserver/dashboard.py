@@ -1,6 +1,6 @@
-"""The admin's front page: how the server is doing now, what it did in the last hour and day, and what to do first.
+"""The admin's front page: live status, totals and charts of the last hour and day, first steps on a new server.
 
-The page is rendered once; afterwards it asks :func:`live` for the same every few seconds.
+The page is rendered once; its script then requests :func:`live` every few seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPANS = {
 
 
 def callback(request: HttpRequest, context: _Shown) -> _Shown:
-    """Unfold's ``DASHBOARD_CALLBACK``: adds ``dashboard`` to the context of the front page."""
+    """Add ``dashboard`` to the context of the front page (Unfold's ``DASHBOARD_CALLBACK``)."""
     dashboard = _dashboard(request) | {"url": reverse("dashboard-live"), "spans": _SPANS}
     if dashboard["charts"]:
         dashboard["shown_charts"] = shown(dashboard["charts"]["hour"])
@@ -34,7 +34,7 @@ def callback(request: HttpRequest, context: _Shown) -> _Shown:
 
 
 def _live(request: HttpRequest) -> HttpResponse:
-    """``{"now": HTML, "charts": {…} or null, "generated": tokens since the start or null, "at": seconds}``."""
+    """Answer ``{"now": HTML, "charts": {…} or null, "generated": tokens since the start or null, "at": seconds}``."""
     dashboard = _dashboard(request)
     answer = {
         "now": render_to_string("admin/dashboard/now.html", {"dashboard": dashboard}, request),
@@ -47,7 +47,7 @@ live = admin.site.admin_view(_live)
 
 
 def _dashboard(request: HttpRequest) -> _Shown:
-    """All that this operator may see: engines are for all staff, usage and keys for those with the right to them."""
+    """Collect the parts that this operator may see. All staff see engines; usage and keys need their rights."""
     now = timezone.now()
     facts: LiveStatus | None = live_status(request)
     usage = recent(now) if request.user.has_perm(MAY_SEE_USAGE) else None

@@ -1,4 +1,4 @@
-"""The dashboard's charts: usage as Chart.js takes it, in Unfold's components."""
+"""The dashboard's charts: usage as Chart.js data for Unfold's components."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GREY = "#9ca3af"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart as the page begins with it. ``data`` and ``options`` are JSON."""
+    """One chart of the rendered page. ``data`` and ``options`` are JSON."""
 
     name: str
     title: str
@@ -27,7 +27,13 @@ class Chart:
 
 
 def chart_data(points: Sequence[UsagePoint], seconds: float, form: str) -> dict[str, ChartData]:
-    """Chart.js data by the chart's name, of points that are ``seconds`` long, labelled by ``form`` (strftime)."""
+    """Return Chart.js data by the chart's name.
+
+    Args:
+        points: one per step of time.
+        seconds: length of a step.
+        form: strftime format of the labels.
+    """
     labels = [f"{point.start:{form}}" for point in points if point.start]
 
     def chart(*lines: tuple[str, str, list[Any]]) -> ChartData:
@@ -50,7 +56,7 @@ def chart_data(points: Sequence[UsagePoint], seconds: float, form: str) -> dict[
 
 
 def shown(data: Mapping[str, ChartData]) -> list[Chart]:
-    """The charts in the order of the page."""
+    """Return the charts in the order of the page."""
     return [
         _chart("ttft", "Time to first token, ms", data, bars=False, legend=True),
         _chart("tokens", "Tokens a second", data, bars=False),
@@ -85,7 +91,7 @@ def _chart(name: str, title: str, data: Mapping[str, ChartData], bars: bool, leg
 
 
 def _line(label: str, color: str, data: list[Any]) -> ChartData:
-    points = 2 if None in data else 0  # no line shows a value between two gaps
+    points = 2 if None in data else 0  # a line alone does not show a value between two gaps
     return {
         "label": label, "data": data, "borderColor": color, "backgroundColor": color,
         "pointRadius": points, "pointBorderWidth": 0, "maxBarThickness": 8,

@@ -1,4 +1,4 @@
-"""What the dashboard says of the past: totals, series, rankings, and the first steps on a server without any."""
+"""The dashboard's totals, series and rankings of past usage, and the first steps on a server without usage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from personas.models import Persona
 from yapserver.dashboard_charts import ChartData, chart_data
 
 SHOWN_IN_RANKING = 8
-HOUR_EVERY_S, DAY_EVERY_S = 3, 15  # a busy server has many rows of a day, and one processor for them and the turns
+HOUR_EVERY_S, DAY_EVERY_S = 3, 15  # seconds; these reads compete with turns for the processor
 _NOT_KEYS = {ENV_PREFIX: "TEXT_API_KEY", TRY_PREFIX: "Try it"}
 
 
@@ -33,12 +33,12 @@ class Ranked:
     tokens: int
     ttft_p50_ms: float | None
     share: float
-    """Of the first one's turns, in per cent."""
+    """Turns in per cent of the first line's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do first on a new server."""
+    """One suggested action on a new server."""
 
     title: str
     text: str
@@ -47,14 +47,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The last hour and day: each in one, and as Chart.js data by the chart's name."""
+    """Totals of the last hour and day, and Chart.js data by the chart's name."""
 
     totals: dict[str, UsagePoint]
     charts: dict[str, dict[str, ChartData]]
 
 
 def recent(now: datetime) -> Recent:
-    """Read at most once in some seconds, however many operators look."""
+    """Return recent usage. All operators share the reads: one each ``HOUR_EVERY_S`` and ``DAY_EVERY_S``."""
     hour, day = _hour(int(now.timestamp() // HOUR_EVERY_S)), _day(int(now.timestamp() // DAY_EVERY_S))
     return Recent(
         totals={"hour": _sum(hour), "day": _sum(day)},
@@ -79,7 +79,7 @@ def _ranking(by: Literal["key_prefix", "persona"], _tick: int) -> list[UsagePoin
 
 
 def forget() -> None:
-    """What was read (for tests)."""
+    """Clear the caches (for tests)."""
     for read in (_hour, _day, _ranking):
         read.cache_clear()
 
@@ -92,7 +92,7 @@ def _sum(points: list[UsagePoint]) -> UsagePoint:
 
 
 def rankings(request: HttpRequest, now: datetime) -> dict[str, list[Ranked]]:
-    """Keys and personas by their turns of the last day; what this operator may not see is not there."""
+    """Rank keys and personas by their turns of the last day, as far as this operator may see them."""
     tick, found = int(now.timestamp() // DAY_EVERY_S), {}
     may = request.user.has_perm
     if may("accounts.view_usage") and may("accounts.view_apikey"):
@@ -126,19 +126,19 @@ def _ranked(points: list[UsagePoint], names: dict[str, str], urls: dict[str, str
 
 
 def first_steps(request: HttpRequest) -> list[Step]:
-    """What this operator may do on a server where it was not done yet, in its order."""
+    """List the first steps that this operator may take and that have not been taken yet."""
     may = request.user.has_perm
     steps = []
     if may("accounts.add_apikey") and not ApiKey.objects.exists():
         text = "Every client of this server needs a key. The key is shown once, on creation."
         steps.append(Step("Make a key", text, reverse("admin:accounts_apikey_add")))
     if may("personas.add_persona") and not Persona.objects.exists():
-        text = "A character that clients can ask for by name: who it is, and how it speaks."
+        text = "A persona is a character that clients name by its slug: its prompt, sampling and banned phrases."
         steps.append(Step("Write a persona", text, reverse("admin:personas_persona_add")))
     elif may("personas.view_persona") and not Usage.objects.exists():
         persona = Persona.objects.filter(enabled=True).order_by("slug").first()
         if persona is not None:
-            text = "Nothing has been said on this server yet. Talk to it here, in the browser."
+            text = "There has been no turn on this server yet. Talk to the persona here, in the browser."
             url = reverse("admin:personas_persona_try", args=[persona.pk])
             steps.append(Step(f"Try {persona.name}", text, url))
     return steps

@@ -16,17 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yapserver.env_types import Fraction, Lower, NonNegative, Positive, Probability, Quantization, ToolDecisionKind
 from yapserver.environment_files import SECRETS, EnvironmentFileError, load
+from yapserver.listen_address import check_text_api_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-
-
-MIN_TEXT_API_KEY = 16  # characters, where other machines reach the server
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class Environment(BaseSettings):
@@ -216,10 +208,10 @@ class Environment(BaseSettings):
     PERSONALITY_MAX_LEN: Positive = Field(20, description="longest `personality`, letters")
 
     # -- server process ----------------------------------------------------------------------------
-    DATABASE_URL: str | None = Field(
+    DATABASE_URL: SecretStr | None = Field(
         None, description="`postgres://user:password@host/name`; empty: an SQLite file in `RUN_DIR`"
     )
-    REDIS_URL: str | None = Field(
+    REDIS_URL: SecretStr | None = Field(
         None,
         description="`redis://host:6379/0`; several processes share connection slots, token budgets, login attempts "
         "and control messages through Redis",
@@ -284,22 +276,23 @@ class Environment(BaseSettings):
 
     @model_validator(mode="after")
     def _text_api_key_is_long_enough(self) -> Environment:
-        self.check_text_api_key(self.HOST)
+        check_text_api_key(self.text_api_key, self.HOST)
         return self
-
-    def check_text_api_key(self, host: str) -> None:
-        """Raises ``ValueError`` where the server would listen beyond this machine with a key that can be guessed."""
-        key = self.text_api_key
-        if key and len(key) < MIN_TEXT_API_KEY and not is_loopback(host):
-            raise ValueError(
-                f"TEXT_API_KEY has {len(key)} characters; where other machines reach HOST={host}, at least "
-                f"{MIN_TEXT_API_KEY} are needed (make one: python -c 'import secrets as s; print(s.token_urlsafe(32))')"
-            )
 
     @property
     def text_api_key(self) -> str | None:
         """The plain text of ``TEXT_API_KEY``; None where there is none."""
         return self.TEXT_API_KEY.get_secret_value() if self.TEXT_API_KEY else None
+
+    @property
+    def database_url(self) -> str | None:
+        """The plain text of ``DATABASE_URL``; None where there is none."""
+        return self.DATABASE_URL.get_secret_value() if self.DATABASE_URL else None
+
+    @property
+    def redis_url(self) -> str | None:
+        """The plain text of ``REDIS_URL``; None where there is none."""
+        return self.REDIS_URL.get_secret_value() if self.REDIS_URL else None
 
     @property
     def chat_deployed(self) -> bool:

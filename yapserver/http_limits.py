@@ -29,9 +29,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Asgi = Callable[..., Awaitable[None]]
 
 
-def max_body_bytes(path: str) -> int:
-    """The largest request body that is accepted at a path, in bytes."""
-    return next(limit for prefix, limit in _BODY_BYTES if path.startswith(prefix))
+def max_body_bytes(path: str, content_type: bytes = b"") -> int:
+    """Return the largest request body that is accepted at a path, in bytes."""
+    limit = next(limit for prefix, limit in _BODY_BYTES if path.startswith(prefix))
+    is_urlencoded = content_type.lower().startswith(b"application/x-www-form-urlencoded")
+    return min(limit, URLENCODED_BYTES) if is_urlencoded else limit
 
 
 def raw_response(status: str, body: bytes, content_type: str = "application/json") -> bytes:
@@ -78,9 +80,7 @@ class BodyLimit:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """The ASGI application of one HTTP request."""
         headers = dict(scope["headers"])
-        limit = max_body_bytes(scope["path"])
-        if headers.get(b"content-type", b"").lower().startswith(b"application/x-www-form-urlencoded"):
-            limit = min(limit, URLENCODED_BYTES)
+        limit = max_body_bytes(scope["path"], headers.get(b"content-type", b""))
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > limit:
             await _refuse(send)

@@ -1,4 +1,4 @@
-"""The admin's frame: its icon, and the sidebar with what this operator may look at, in the order of a day's work."""
+"""The admin's icon and sidebar. The sidebar lists the pages that the operator may view."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.urls import reverse_lazy
 
 
 def favicon(_request: HttpRequest) -> str:
-    """Unfold's ``SITE_FAVICONS``."""
+    """Return the icon's URL (Unfold's ``SITE_FAVICONS``)."""
     return static("yapserver/favicon.svg")
 
 
 def navigation() -> list[dict[str, Any]]:
-    """Unfold's ``SIDEBAR["navigation"]``."""
+    """Return the sidebar (Unfold's ``SIDEBAR["navigation"]``)."""
     return [
         {"title": None, "items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse_lazy("admin:index")}]},
         {

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from accounts.redis_connection import connection_options
 from yapserver.database_settings import database_settings
-from yapserver.env import BASE_DIR, LOOPBACK_NAMES, is_loopback, read
+from yapserver.env import BASE_DIR, read
+from yapserver.listen_address import LOOPBACK_NAMES, is_loopback
 from yapserver.logs import logging_config
 from yapserver.navigation import favicon, navigation
 
@@ -39,18 +40,18 @@ def _owner_only(name: str, flags: int) -> int:
 
 
 def _keep_private(path: Path) -> None:
-    """Take group and others the access to a file that an earlier version created for them."""
+    """Remove the access of group and others to a file that an earlier version created with it."""
     with suppress(OSError):
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
 
 def _secret_key() -> str:
-    """The named secret, else one generated once per checkout into a file only its owner can read."""
+    """Return ``SECRET_KEY``, or the secret that is generated once per ``RUN_DIR``, readable by its owner alone."""
     if ENV.SECRET_KEY:
         return ENV.SECRET_KEY.get_secret_value()
     path = ENV.RUN_DIR / "secret.key"
-    # `x` fails where another process was first: both then read the same secret.
+    # Mode `x` fails where another process was first: both processes then read the same secret.
     with suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:
         file.write(secrets.token_urlsafe(64))
     return path.read_text().strip()
@@ -58,7 +59,7 @@ def _secret_key() -> str:
 
 def _database() -> dict[str, Any]:
     try:
-        return database_settings(ENV.DATABASE_URL, ENV.RUN_DIR)
+        return database_settings(ENV.database_url, ENV.RUN_DIR)
     except ValueError as error:
         raise SystemExit(f"yap: bad setting: DATABASE_URL: {error}") from None
 
@@ -69,7 +70,7 @@ CSRF_TRUSTED_ORIGINS = [origin.strip() for origin in ENV.CSRF_TRUSTED_ORIGINS.sp
 
 
 def _allowed_hosts() -> list[str]:
-    """Named hosts; else, on loopback, this machine's names: a page that rebinds its own name must not be answered."""
+    """Return the named hosts; on loopback, this machine's names by default (a defence against DNS rebinding)."""
     named = [host.strip() for host in ENV.ALLOWED_HOSTS.split(",") if host.strip()]
     if named:
         return named
@@ -135,14 +136,14 @@ TEMPLATES = [
     },
 ]
 
-# Control messages only: a token never travels through a channel layer.
+# The channel layer carries control messages only, never tokens.
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": (
         {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [{"address": ENV.REDIS_URL, **connection_options()}]},
+            "CONFIG": {"hosts": [{"address": ENV.redis_url, **connection_options()}]},
         }
-        if ENV.REDIS_URL
+        if ENV.redis_url
         else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     )
 }
@@ -150,10 +151,10 @@ CACHES: dict[str, dict[str, Any]] = {
     "default": (
         {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": ENV.REDIS_URL,
+            "LOCATION": ENV.redis_url,
             "OPTIONS": connection_options(),
         }
-        if ENV.REDIS_URL
+        if ENV.redis_url
         # Login attempts are counted here: with the default of 300 entries, an attacker could push the counts out.
         else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     )
@@ -207,17 +208,17 @@ UNFOLD: dict[str, Any] = {
     "SIDEBAR": {"navigation": navigation()},
 }
 
-# Behind TLS everything is strict; on plain http://127.0.0.1 a secure cookie would lock the operator out of the admin.
+# Cookies are secure behind TLS. On plain http://127.0.0.1, a secure cookie would make a login impossible.
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 12 * 3600  # seconds; a working day, counted from the login
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.TRUST_PROXY
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.TRUST_PROXY else None
 SECURE_HSTS_SECONDS = 31_536_000 if ENV.TRUST_PROXY else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = False  # the operator's other hosts are not Yap's to decide on
-SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes come from inside, over plain HTTP
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = False  # other hosts of the domain may not have TLS
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes use plain HTTP
 X_FRAME_OPTIONS = "DENY"
 # `check --deploy` asks for HSTS on subdomains (W005) and for preloading (W021): see above. TLS itself (W004, W008,
-# W012, W016) is silenced on loopback alone, where no network is to be protected.
+# W012, W016) is silenced on loopback alone, where requests do not cross a network.
 _NO_NETWORK = is_loopback(ENV.HOST) and not ENV.TRUST_PROXY
 SILENCED_SYSTEM_CHECKS = [
     f"security.{check}" for check in ("W005", "W021", *(("W004", "W008", "W012", "W016") if _NO_NETWORK else ()))

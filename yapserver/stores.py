@@ -47,7 +47,7 @@ class Stores:
         self.watching = DatabaseThreads(breaker, 1, "control")
         self._writing = DatabaseThreads(breaker, 1, "usage")
         self._database = breaker
-        self._redis = SharedRedis(env.REDIS_URL) if env.REDIS_URL else None
+        self._redis = SharedRedis(env.redis_url) if env.redis_url else None
         self._spool = UsageSpool(env.RUN_DIR)
         self._taking_up: asyncio.Task[None] | None = None
         self.callers = CallerSource(default_limits(env), env.text_api_key)

@@ -85,7 +85,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._in_headers, self._header_bytes = False, 0
         if self._refused:
             return
-        self._body_limit = max_body_bytes(self.url.decode("latin-1"))
+        content_type = next((value for name, value in self.headers if name == b"content-type"), b"")
+        self._body_limit = max_body_bytes(self.url.decode("latin-1"), content_type)
         size = sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url)
         length = next((value for name, value in self.headers if name == b"content-length"), b"0")
         if size > MAX_HEADER_BYTES:

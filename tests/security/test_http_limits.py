@@ -77,8 +77,7 @@ def test_a_chunked_body_is_counted(edge_server: YapServer) -> None:
 
 def test_a_large_percent_encoded_form_is_refused(edge_server: YapServer) -> None:
     encoded = "Content-Type: application/x-www-form-urlencoded"
-    body = b"note=" + b"%7B" * 100_000
-    answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {len(body)}"), body)
+    answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {257 * KIB}"))
     assert status(answer) == 413, answer[:300]
     body = b"note=" + b"%7B" * 10_000
     answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {len(body)}"), body)
