@@ -43,8 +43,8 @@ from yapserver.stores import Stores
 
 logger = logging.getLogger("yap.runtime")
 
-ENGINES_END_S = 3.0
-"""How much longer than everything else the engines may take to end (seconds)."""
+ENGINES_END_S = 7.0
+"""How long the engines may take to end before their processes are killed (seconds)."""
 
 
 def sampling_rules(env: Environment) -> SamplingRules:
@@ -268,10 +268,12 @@ class ServerRuntime:
         changes.use(None)
         if self._start is not None:
             self._start.cancel()
-        engines = asyncio.get_running_loop().create_task(self.serving.engines.aclose(), name="end of the engines")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ENGINES_END_S
+        engines = loop.create_task(self.serving.engines.aclose(), name="end of the engines")
         await self.config_watcher.aclose()
         await self.stores.aclose()
-        if not (await asyncio.wait({engines}, timeout=ENGINES_END_S))[0]:
+        if not (await asyncio.wait({engines}, timeout=max(0.0, until - loop.time())))[0]:
             logger.error("the engines did not end within %g s: their processes are killed", ENGINES_END_S)
             await asyncio.to_thread(self.kill_engines)
 
