@@ -132,6 +132,7 @@ def _plain_rows(content: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _labelled(row: Mapping[str, Any], number: int, default_tool: str) -> LabelledLine:
     turns = row.get("turns") or row.get("messages")
+    text: Any
     if turns is not None:
         spoken = _turns(turns, number)
         text, history = spoken[-1][1], _history(spoken[:-1])

@@ -208,7 +208,8 @@ def _type_of(value: Any) -> dict[str, Any]:
 
 def _complete_calls(text: str) -> tuple[list[dict[str, Any]], str | None]:
     """The complete calls of an output, and the text of the call that is being written; None where none is."""
-    decoder, calls = json.JSONDecoder(), []
+    decoder = json.JSONDecoder()
+    calls: list[dict[str, Any]] = []
     rest = text.lstrip()[1:].lstrip()
     while rest.startswith("{"):
         try:

@@ -32,8 +32,6 @@ INVERSE_REGULARIZATION = 10.0  # scikit-learn's C; the best of 5, 10, 30 in grou
 UNRELATED_HISTORY_WEIGHT = 0.3
 _SEED = 20
 
-Matrix = csr_matrix
-
 
 class TrainingError(ValueError):
     """The examples do not suffice. The message names what is missing."""
@@ -130,7 +128,7 @@ def _embed(examples: Sequence[Example], encoder: SentenceEncoder | None) -> NDAr
     return encoder.encode([example.text for example in examples])
 
 
-def _matrix(examples: Sequence[Example], embeddings: NDArray[np.float32]) -> Matrix:
+def _matrix(examples: Sequence[Example], embeddings: NDArray[np.float32]) -> Any:
     starts, indices, values = [0], [], []
     for example in examples:
         found, weights = features(example.text, example.earlier)
@@ -211,9 +209,9 @@ def _calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> tupl
 
 
 def _threshold(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The threshold from 0.5 on with the best accuracy; the higher one where two are equal."""
+    """The threshold from 0.5 on with the best accuracy; the lowest where several are equal."""
     steps = range(50, 91)
-    return max(steps, key=lambda step: (figures_at(probabilities, labels, step / 100).accuracy, step)) / 100
+    return max(steps, key=lambda step: (figures_at(probabilities, labels, step / 100).accuracy, -step)) / 100
 
 
 def _curve(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[float]]:

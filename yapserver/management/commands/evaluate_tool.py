@@ -16,6 +16,7 @@ from inference.tool_classifier.evaluation import Outcome, calibration, report
 from inference.tool_classifier.examples import Example, example_of
 from inference.tool_classifier.head import Head, HeadMismatch, read_head
 from personas.selectors import load_catalogue
+from personas.snapshot import Catalogue
 from personas.tool_files import BadLines, read_lines
 from personas.tool_snapshot import tools_of
 
@@ -48,7 +49,8 @@ class Command(BaseCommand):
             self.stdout.write(f"calibration curve: {options['plot']}")
 
     def _by_classifier(self, examples: Sequence[Example], options: dict[str, Any]) -> list[Outcome]:
-        catalogue = load_catalogue()
+        from_file = options["head"] is not None and not options["persona"]
+        catalogue = Catalogue() if from_file else load_catalogue()  # a file needs no database
         persona = catalogue.by_slug(options["persona"]) if options["persona"] else None
         if options["persona"] and persona is None:
             raise CommandError(f"there is no enabled persona {options['persona']!r}")
