@@ -48,4 +48,4 @@ def labelled_lines() -> Iterator[LabelledLine]:
     rows = ToolExample.objects.order_by("pk").values_list("text", "tool__name", "tool__enabled", "history", "group")
     for text, tool, enabled, history, group in rows.iterator():
         if tool is None or enabled:
-            yield LabelledLine(text, tool or "", history, group)
+            yield LabelledLine(text, "" if tool is None else tool, history, group)

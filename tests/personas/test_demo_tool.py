@@ -92,7 +92,8 @@ def test_a_report_counts_what_was_decided() -> None:
     right, late = example_of(LabelledLine("look", "look")), example_of(LabelledLine("hi"))
     found = [Outcome(right, "look", 0.9, 1.0), Outcome(late, "look", 0.7, 3.0), Outcome(right, "", 0.2, 2.0)]
     figures = summarize(found)
-    assert (figures.accuracy, figures.recall, figures.false_alarms) == (pytest.approx(1 / 3), 0.5, 1.0)
+    assert figures.accuracy == pytest.approx(1 / 3)
+    assert (figures.recall, figures.false_alarms) == (0.5, 1.0)
     assert (figures.p50, figures.p95) == (2.0, 3.0)
     assert confusion(found) == {("look", "look"): 1, ("", "look"): 1, ("look", ""): 1}
     assert [o.score for o in worst_mistakes(found)] == [0.2, 0.7]
