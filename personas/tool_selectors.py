@@ -45,7 +45,7 @@ def load_head() -> ToolHeadSnapshot | None:
 
 def labelled_lines() -> Iterator[LabelledLine]:
     """Yield every example whose tool is enabled, and every line that wants none, in the order they were added."""
-    rows = ToolExample.objects.order_by("pk").values_list("text", "tool__name", "tool__enabled", "history", "group")
-    for text, tool, enabled, history, group in rows.iterator():
-        if tool is None or enabled:
-            yield LabelledLine(text, "" if tool is None else tool, history, group)
+    for example in ToolExample.objects.order_by("pk").select_related("tool").iterator():
+        tool = example.tool
+        if tool is None or tool.enabled:
+            yield LabelledLine(example.text, tool.name if tool else "", example.history, example.group)
