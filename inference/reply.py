@@ -64,6 +64,7 @@ class ReplyPlan:
         matchers: speaker labels and other texts that end the reply.
         cache_salt: separates the prefix cache of this key from others; None shares it.
         think_max_tokens: the limit of the reply's thoughts, where the model thinks.
+        affinity: requests with the same key go to the same replica of the engine; None to the least loaded one.
     """
 
     request_id: str
@@ -75,6 +76,7 @@ class ReplyPlan:
     matchers: Sequence[Matcher] = ()
     cache_salt: str | None = None
     think_max_tokens: int = 512
+    affinity: str | None = None
 
 
 class Reply:
@@ -343,4 +345,5 @@ class Reply:
             sampling=self._plan.sampling,
             logit_bias=bias,
             cache_salt=self._plan.cache_salt,
+            affinity=self._plan.affinity,
         )

@@ -78,7 +78,7 @@ class Session:
         self.cache_salt = context.policy.cache_salt(caller)
         self._planner = TurnPlanner(context, self.connection, self.cache_salt)
         self._runner = TurnRunner(context.policy.turn, context.metrics, send, self._on_turn_end)
-        self._warm_ups = WarmUps(context, self.cache_salt, send)
+        self._warm_ups = WarmUps(context, self.cache_salt, self.connection, send)
         self._idle = IdleTimer(self._policy.idle_timeout_s, lambda: self._runner.running, self._on_idle)
 
     # -- called by the consumer, the registry and the config watcher ----------------------------------

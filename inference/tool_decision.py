@@ -50,6 +50,7 @@ class ToolRequest:
         grammar: the calls that the output may contain.
         threshold: probability of yes from which a tool is called.
         wanted: the decision is yes already; the engine only writes the call.
+        affinity: the session's key for the replicas of an engine.
     """
 
     request_id: str
@@ -58,6 +59,7 @@ class ToolRequest:
     cache_salt: str | None = None
     threshold: float = DEFAULT_THRESHOLD
     wanted: bool = False
+    affinity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class _Reading:
                 sampling=GREEDY,
                 json_schema=schema,
                 cache_salt=self._request.cache_salt,
+                affinity=self._request.affinity,
                 want_logprobs=0 if suffix else LIKELY_TOKENS,
             )
         )

@@ -92,6 +92,7 @@ class TurnPlanner:
                     matchers=conversation_labels(persona.snapshot, persona.user_name),
                     cache_salt=self.cache_salt,
                     think_max_tokens=self.context.policy.turn.think_max_tokens,
+                    affinity=self.connection,
                 ),
                 output_style=persona.output_style,
                 encode=conversation.encode_reply,
@@ -124,6 +125,7 @@ class TurnPlanner:
                 persona.grammar,
                 self.cache_salt,
                 DEFAULT_THRESHOLD if threshold is None else threshold,
+                affinity=self.connection,
             )
             return ToolPlan(engines.tool, request if prompt_ids else None)
         text = utterance.text
@@ -136,7 +138,9 @@ class TurnPlanner:
             instructions = prompt_of_arguments(name, tools[name].description, tools[name].arguments)
             by_tool_engine = engines.tool is not None
             prompt_ids = conversation.arguments_prompt(instructions, text, by_tool_engine=by_tool_engine)
-            return ToolRequest(f"tool-{uuid.uuid4().hex}", prompt_ids, one, self.cache_salt, wanted=True)
+            return ToolRequest(
+                f"tool-{uuid.uuid4().hex}", prompt_ids, one, self.cache_salt, wanted=True, affinity=self.connection
+            )
 
         classifier = ClassifierRequest(
             classifier=self.context.classifier,

@@ -41,12 +41,14 @@ class WarmUps:
     Args:
         context: the process's engines and accounts.
         cache_salt: the key's share of the prefix cache.
+        affinity: the session's key for the replicas of an engine.
         send: sends one frame.
     """
 
-    def __init__(self, context: ServingContext, cache_salt: str | None, send: FrameSender) -> None:
+    def __init__(self, context: ServingContext, cache_salt: str | None, affinity: str, send: FrameSender) -> None:
         self._context = context
         self._cache_salt = cache_salt
+        self._affinity = affinity
         self._send = send
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,7 +92,7 @@ class WarmUps:
                 if reservation is None:
                     raise budget_exhausted(self._context)
                 account_warm_up(self._context, caller, persona_slug, len(prompt_ids), reservation)
-                await prime(chat, prompt_ids, self._cache_salt)
+                await prime(chat, prompt_ids, self._cache_salt, self._affinity)
         except ProtocolError as refused:
             refused.request_id = answer.request_id
             frame = None if frame is None else error_frame(refused)  # a warm-up without an answer was not asked for
@@ -106,7 +108,7 @@ class WarmUps:
         try:
             for role, ids in prefixes:
                 if ids and self._context.engines.deployed(role):
-                    await prime(self._context.engines.engine(role), ids, self._cache_salt)
+                    await prime(self._context.engines.engine(role), ids, self._cache_salt, self._affinity)
         except EngineDead as dead:
             logger.info("%s prefix not refreshed: %s", session_name, dead)
         except Exception:

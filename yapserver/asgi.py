@@ -40,7 +40,7 @@ from yapserver.runtime import ServerRuntime
 def _make_runtime() -> ServerRuntime:
     env = settings.ENV
     # The service asks the runtime for what to warm, and the runtime is made with the service.
-    service = vllm_service(specs(env), str(BASE_DIR), warm_prompts=lambda engine: runtime.warm_prompts(engine))
+    service = vllm_service(specs(env), str(BASE_DIR), startup_prompts=lambda engine: runtime.startup_prompts(engine))
     try:
         runtime = ServerRuntime(env, service, settings.VERSION)
     except ValueError as error:

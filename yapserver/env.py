@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from yapserver.engine_settings import check_engine_settings, check_sampling_ranges
 from yapserver.env_types import Fraction, Lower, NonNegative, Positive, Probability, Quantization, ToolDecisionKind
 from yapserver.environment_files import SECRETS, EnvironmentFileError, load
 from yapserver.listen_address import check_text_api_key
@@ -58,12 +59,8 @@ class Environment(BaseSettings):
     AWQ_TOOL_MODEL: str | None = Field(
         None, description="tool model already quantized with AWQ; wins over `TOOL_MODEL`"
     )
-    CHAT_CHAT_TEMPLATE: Path | None = Field(
-        None, description="Jinja file that replaces the chat model's own chat template"
-    )
-    TOOL_CHAT_TEMPLATE: Path | None = Field(
-        None, description="Jinja file that replaces the tool model's own chat template"
-    )
+    CHAT_CHAT_TEMPLATE: Path | None = Field(None, description="Jinja file instead of the chat model's chat template")
+    TOOL_CHAT_TEMPLATE: Path | None = Field(None, description="Jinja file instead of the tool model's chat template")
     CONCURRENT_MODEL_CALL: bool = Field(
         True,
         description="1: chat and tool decision start together and the chat text is held until the decision; 0: "
@@ -85,6 +82,24 @@ class Environment(BaseSettings):
     TOOL_GPU_FRAC: Fraction | None = Field(
         None, description="tool engine's share of GPU memory, 0 to 0.98; empty: 0.20 with both engines, 0.90 alone"
     )
+    CHAT_TENSOR_PARALLEL: Positive = Field(1, description="GPUs that share each layer of the chat model")
+    TOOL_TENSOR_PARALLEL: Positive = Field(1, description="GPUs that share each layer of the tool model")
+    CHAT_PIPELINE_PARALLEL: Positive = Field(1, description="stages into which the chat model's layers are divided")
+    TOOL_PIPELINE_PARALLEL: Positive = Field(1, description="stages into which the tool model's layers are divided")
+    CHAT_DATA_PARALLEL: Positive = Field(
+        1, description="replicas of the chat engine, each with GPUs of its own; a session stays on one replica"
+    )
+    TOOL_DATA_PARALLEL: Positive = Field(1, description="replicas of the tool engine, in the same way")
+    CHAT_GPUS: str | None = Field(None, description="GPUs of the chat engine: `0,1` or `0-3`; empty: the first ones")
+    TOOL_GPUS: str | None = Field(None, description="GPUs of the tool engine; empty: the first ones, shared")
+    DISTRIBUTED_EXECUTOR: Annotated[Literal["auto", "mp", "ray"], Lower] = Field(
+        "auto", description="starts the processes of an engine: `mp` on this machine, `ray` on a Ray cluster, or `auto`"
+    )
+    RAY_ADDRESS: str | None = Field(None, description="address of the Ray cluster; empty: a local one")
+    CHAT_ENGINE_ARGS: str | None = Field(
+        None, description="JSON object with further `AsyncEngineArgs` fields of vLLM for the chat engine"
+    )
+    TOOL_ENGINE_ARGS: str | None = Field(None, description="`CHAT_ENGINE_ARGS` for the tool engine")
     CHAT_MAX_LEN: Positive = Field(5160, description="context length of the chat engine, tokens")
     CHAT_MAX_OUT: Positive = Field(150, description="longest reply, tokens")
     CHAT_THINK_MAX_TOKENS: Positive = Field(
@@ -259,23 +274,9 @@ class Environment(BaseSettings):
     MODELS_DIR: Path = Field(BASE_DIR / ".models", description="folder of the demo model")
 
     @model_validator(mode="after")
-    def _ranges_hold(self) -> Environment:
-        for key in (
-            "TEMPERATURE",
-            "TOP_P",
-            "TOP_K",
-            "MIN_P",
-            "REPEAT_PENALTY",
-            "PRESENCE_PENALTY",
-            "FREQUENCY_PENALTY",
-        ):
-            value, low, high = (getattr(self, f"CHAT_{key}{end}") for end in ("", "_MIN", "_MAX"))
-            if not low <= value <= high:
-                raise ValueError(f"CHAT_{key}={value}: allowed are {low} to {high} (CHAT_{key}_MIN, CHAT_{key}_MAX)")
-        return self
-
-    @model_validator(mode="after")
-    def _text_api_key_is_long_enough(self) -> Environment:
+    def _settings_fit_together(self) -> Environment:
+        check_sampling_ranges(self)
+        check_engine_settings(self)
         check_text_api_key(self.text_api_key, self.HOST)
         return self
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 
 from accounts.connection_slots import Capacity, capacity
+from inference.engines.status import EngineStatus
 from inference.http.views import SCOPE_KEY, ServerStatus
 
 logger = logging.getLogger("yap.dashboard")
@@ -53,7 +53,7 @@ def live_status(request: HttpRequest) -> LiveStatus | None:
     if server is None:
         return None
     engines = server.serving.engines.status()
-    counted = [told["stats"]["generated"] for told in engines.values() if "generated" in told.get("stats", {})]
+    counted = [engine.stats["generated"] for engine in engines.values() if engine.stats and "generated" in engine.stats]
     state = server.state()
     return LiveStatus(
         state=state,
@@ -61,7 +61,7 @@ def live_status(request: HttpRequest) -> LiveStatus | None:
         reason=server.readiness()[1],
         connections=_connections(server),
         turns_running=server.registry.running,
-        engines=[_engine(told) for told in engines.values()],
+        engines=[_engine(engine) for engine in engines.values()],
         generated=sum(counted) if counted else None,
     )
 
@@ -74,17 +74,23 @@ def _connections(server: ServerStatus) -> Capacity:
         return capacity(len(server.registry), len(server.registry))
 
 
-def _engine(told: dict[str, Any]) -> EngineStatusRow:
-    stats = told.get("stats", {})
-    details = [str(told[name]) for name in ("device", "dtype", "quantization") if told.get(name)]
-    if told["rebuilds"]:
-        details.append(f"rebuilt {told['rebuilds']} times")
+def _engine(engine: EngineStatus) -> EngineStatusRow:
+    stats, launch = engine.stats or {}, engine.launch
+    details = [str(launch[name]) for name in ("device", "dtype", "quantization") if launch.get(name)]
+    parallel = ("tensor_parallel", "pipeline_parallel", "data_parallel", "executor")
+    details += [f"{name.replace('_', ' ')} {launch[name]}" for name in parallel if launch.get(name)]
+    if launch.get("gpus"):
+        details.append("GPU " + ", ".join(map(str, launch["gpus"])))
+    if engine.replicas:
+        details.append(f"{sum(state == 'ready' for state in engine.replicas)} of {len(engine.replicas)} replicas ready")
+    if engine.rebuilds:
+        details.append(f"rebuilt {engine.rebuilds} times")
     return EngineStatusRow(
-        role=told["role"],
-        model=told["model"].rstrip("/").rpartition("/.models/")[2] or told["model"],
-        state=told["state"],
-        reason=told["reason"],
-        label=_LABELS[told["state"]],
+        role=str(engine.role),
+        model=engine.model.rstrip("/").rpartition("/.models/")[2] or engine.model,
+        state=str(engine.state),
+        reason=engine.reason,
+        label=_LABELS[str(engine.state)],
         kv_percent=_percent(stats.get("kv_usage")),
         hit_percent=_percent(stats.get("prefix_hit_rate")),
         running=stats.get("running", 0),

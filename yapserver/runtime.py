@@ -199,7 +199,7 @@ class ServerRuntime:
             self._start = asyncio.get_running_loop().create_task(self._run(), name="runtime")
         return self._start
 
-    def warm_prompts(self, engine: Engine) -> list[list[int]]:
+    def startup_prompts(self, engine: Engine) -> list[list[int]]:
         """Return the prompts whose prefixes an engine computes at its start. Reads the engine's tokenizer as well."""
         form = self._formats[engine.role] = ChatFormat(
             engine.tokenizer, utterance_max_tokens=self._env.USER_UTT_MAX_TOKENS

@@ -1,4 +1,7 @@
-"""Launch arguments of one vLLM engine, from device, model and settings. Refusals come before any slow step."""
+"""Plans the launch of one vLLM engine: arguments and environment from the machine, the model and the operator's wishes.
+
+Plain Python without vLLM: settings that cannot work are refused before minutes are spent.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.engines.base import EngineRole
-from inference.engines.device import GIB, Device
+from inference.engines.device import Device
+from inference.engines.memory_check import BLOCK_TOKENS, check_gpu_memory, cpu_cache_bytes
 from inference.engines.model_config import ModelConfig
 from inference.engines.spec import EngineSpec, ModelRefused
+from inference.engines.topology import check_topology, cpu_process_environment, engine_cores, visible_gpus
 
-CPU_BLOCK = 32
-# No stream gets a token until the step ends, so the tokens of a step bound the gap between tokens. Measured with the
-# demo model on two cores, four streams beside four long prompts (python -m tests.benchmarks.batching): a step of 512
-# tokens takes 436 ms, of 128 tokens 130 ms; the first text of the long prompts comes after 3.0 and 3.4 s.
-CPU_PROMPT_TOKENS = 128  # plus one token for each sequence
-# vLLM's CPU attention loads models of other head sizes and crashes at the first request.
+# No stream gets a token until a step ends, so a step's token budget bounds the time between two tokens. Measured with
+# the demo model on two cores, four streams beside four long prompts (python -m tests.benchmarks.batching): 512 tokens
+# 436 ms, 128 tokens 130 ms; first text of the long prompts after 3.0 and 3.4 s.
+CPU_PROMPT_TOKENS = 128  # beside one token of each sequence
+# vLLM's CPU attention accepts any other width and fails at the first request.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-# Memory of the two processes of one CPU engine without weights and cache (measured: 1.2 GB).
-CPU_OVERHEAD = 5 * GIB // 4
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FAMILIES = {
     "awq": {"awq", "awq_marlin", "auto_awq", "compressed-tensors"},
     "gptq": {"gptq", "gptq_marlin", "auto_gptq"},
@@ -32,10 +32,13 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """Settings of one engine start.
+    """The launch of one engine.
 
-    `arguments` are fields of `AsyncEngineArgs`. `environ` is set before vLLM is imported. `process_environ` is set
-    for the engine's own process only. `facts` describe the choice to operators.
+    Attributes:
+        arguments: fields of ``AsyncEngineArgs``.
+        environ: environment of this process, to be set before vLLM is imported.
+        process_environ: environment of the engine's processes alone.
+        facts: what was chosen, for status and dashboard.
     """
 
     arguments: Mapping[str, Any]
@@ -45,12 +48,21 @@ class LaunchPlan:
 
 
 def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
-    """Choose the launch arguments of an engine on this device.
+    """Plan the launch of one engine.
+
+    Args:
+        spec: the operator's wishes.
+        device: the machine.
+        config: the model's facts.
 
     Raises:
-        ModelRefused: the model or a setting cannot run here.
+        ModelRefused: the engine cannot run here; the message names the setting to change.
     """
     _check_length(spec, config)
+    check_topology(spec, device, config)
+    process_environ = visible_gpus(spec, device)
+    if spec.gpus is not None and device.gpus and spec.executor != "ray":
+        device = device.with_gpus(spec.gpus)
     quantization = load_quantization(f"{spec.role} model {spec.model}", spec.quantization, device, config)
     kv_dtype = _kv_dtype(spec, device)
     dtype = _dtype(device, config)
@@ -63,7 +75,7 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         "kv_cache_dtype": kv_dtype,
         "enable_prefix_caching": True,
         "scheduling_policy": "priority",
-        # With free white space a small model may write line breaks until max_tokens.
+        # With free white space a small model may write line breaks until its tokens are used up.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": False,
     }
@@ -75,66 +87,78 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
         "VLLM_CONFIGURE_LOGGING": "1",
         "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("vllm_logging.json")),  # warnings, one line each
     }
-    process_environ: dict[str, str] = {}
+    if spec.executor == "ray" and spec.ray_address is not None:
+        environ["RAY_ADDRESS"] = spec.ray_address
+    arguments |= _parallel_arguments(spec)
     facts: dict[str, Any] = {
         "quantization": quantization or config.quantization,
         "dtype": dtype,
         "kv_dtype": kv_dtype,
         "device": device.kind,
+        **_parallel_facts(spec),
     }
     if device.kind == "cpu":
         _check_head_size(spec, config)
-        threads = bound_cores(spec, device)
+        threads = engine_cores(spec, device)
         arguments |= {
-            "block_size": CPU_BLOCK,
-            # A long prompt uses at most half of a step, so that later requests progress too.
+            # The default of 128 would leave a shorter prompt out of the prefix cache.
+            "block_size": BLOCK_TOKENS,
+            # A long prompt leaves room in each step for the prompts that came after it.
             "long_prefill_token_threshold": min(_batched_tokens(spec, device), spec.max_model_len) // 2,
-            # Compilation takes two minutes on a small machine; without it the model is ready in half a minute.
+            # Compiling takes two minutes on a small machine; without it the model is ready in half a minute.
             "enforce_eager": True,
-            "kv_cache_memory_bytes": _cpu_cache(spec, device, config, dtype, kv_dtype),
-            # vLLM's CPU platform replaces "uni" by "mp", whose scheduler polls its worker in a busy loop and occupies
-            # one more core. A class path is not replaced.
-            "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
-            # Async scheduling delays text by one step and wastes one token per aborted request. It gains nothing here,
-            # because the model runs in the scheduler's process.
+            "kv_cache_memory_bytes": cpu_cache_bytes(spec, device, config, dtype, kv_dtype),
+            # Async scheduling adds one step of latency and one wasted token for each aborted request; a CPU has nothing
+            # to overlap with it.
             "async_scheduling": False,
         }
-        process_environ = {
-            "OMP_NUM_THREADS": str(len(threads)),
-            "OMP_PROC_BIND": "true",
-            "OMP_PLACES": ",".join(f"{{{core}}}" for core in threads),
-        }
+        if spec.world_size == 1:
+            # By its name "uni" vLLM replaces it with "mp" on a CPU (vllm/platforms/cpu.py, check_and_update_config).
+            # The scheduler of "mp" waits for its worker in a busy loop, which takes a core from the model and the
+            # server: text then arrived when the reply was over.
+            arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+        process_environ |= cpu_process_environment(spec, threads)
         facts |= {"threads": len(threads), "kv_cache_bytes": arguments["kv_cache_memory_bytes"]}
     else:
         arguments["gpu_memory_utilization"] = spec.gpu_fraction
-        _check_gpu_memory(spec, device, config, kv_dtype)
+        check_gpu_memory(spec, device, config, kv_dtype)
     return LaunchPlan(arguments, environ, process_environ, facts)
 
 
+def _parallel_arguments(spec: EngineSpec) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    if spec.world_size > 1:
+        arguments = {
+            "tensor_parallel_size": spec.tensor_parallel,
+            "pipeline_parallel_size": spec.pipeline_parallel,
+            "distributed_executor_backend": spec.executor or "mp",
+        }
+    if spec.executor == "ray":
+        arguments["distributed_executor_backend"] = "ray"
+    return arguments
+
+
+def _parallel_facts(spec: EngineSpec) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "tensor_parallel": spec.tensor_parallel,
+        "pipeline_parallel": spec.pipeline_parallel,
+        "data_parallel": spec.replicas,
+    }
+    facts = {name: size for name, size in facts.items() if size > 1}
+    if spec.gpus is not None:
+        facts["gpus"] = list(spec.gpus)
+    if spec.executor is not None:
+        facts["executor"] = spec.executor
+    if spec.engine_args:
+        facts["engine_args"] = sorted(spec.engine_args)
+    return facts
+
+
 def _batched_tokens(spec: EngineSpec, device: Device) -> int:
-    """Return the tokens of one step: at least one for each sequence."""
-    if device.kind == "cpu" and not spec.batched_tokens_wished:
+    """Return the token budget of a step: at least one token for each sequence."""
+    if device.kind == "cpu" and not spec.batched_tokens_chosen:
         return min(spec.max_num_batched_tokens, CPU_PROMPT_TOKENS) + spec.max_num_seqs
     return max(spec.max_num_batched_tokens, spec.max_num_seqs)
-
-
-def bound_cores(spec: EngineSpec, device: Device) -> tuple[int, ...]:
-    """Choose the CPU cores of one engine's threads.
-
-    A core that the web server needs stalls every thread of a step. With three or more cores, the last one is left to
-    the server; with two, each engine gets one core and the server shares both.
-
-    Returns:
-        CPU ids.
-    """
-    cores = device.cores
-    if len(cores) <= 2:
-        return (cores[-1],) if spec.role is EngineRole.TOOL and not spec.alone else (cores[0],)
-    free = cores[:-1]
-    if spec.alone:
-        return free
-    chat = max(1, len(free) * 2 // 3)
-    return free[:chat] if spec.role is EngineRole.CHAT else free[chat:]
 
 
 def _check_length(spec: EngineSpec, config: ModelConfig) -> None:
@@ -218,59 +242,11 @@ def _kv_dtype(spec: EngineSpec, device: Device) -> str:
 
 
 def _dtype(device: Device, config: ModelConfig) -> str:
-    """Choose the width of the weights.
+    """Choose the number format of the weights.
 
-    Half width if the machine multiplies it natively (on a CPU 1.8 times the tokens of float32), else float32 (2.8
-    times the tokens of emulated bfloat16). CPU kernels for 4-bit weights support bfloat16 only.
+    A 16-bit format where the machine multiplies it natively: on a CPU 1.8 times the tokens of float32. Otherwise
+    float32: 2.8 times the tokens of emulated bfloat16. CPU kernels for 4-bit weights know bfloat16 only.
     """
     if device.kind == "cuda":
         return "auto" if device.capability >= (8, 0) else "float16"
     return "bfloat16" if device.has_bf16 or config.bits == 4 else "float32"
-
-
-def _cpu_cache(spec: EngineSpec, device: Device, config: ModelConfig, dtype: str, kv_dtype: str) -> int:
-    """Compute the size of the KV cache on a CPU, which vLLM allocates at start.
-
-    Half of the sequences at full length, because few are that long at once; or the rest of this engine's memory
-    share.
-
-    Returns:
-        Bytes.
-    """
-    share = int(device.free_memory * (0.9 if spec.alone else 0.45))
-    weights = (config.weight_bytes or 0) * (2 if dtype == "float32" and config.quantization is None else 1)
-    left = share - weights - CPU_OVERHEAD
-    one = _sequence_bytes(spec, config, dtype, kv_dtype)
-    if left < (one or 1):
-        needs = weights + CPU_OVERHEAD + (one or 0)
-        raise ModelRefused(
-            f"{spec.role} model {spec.model}: weights and a context of {spec.max_model_len} tokens need "
-            f"{needs / GIB:.1f} GiB; this engine's share of the free memory is {max(share, 0) / GIB:.1f} GiB"
-        )
-    return min(left, (one or GIB) * max(2, spec.max_num_seqs // 2))
-
-
-def _check_gpu_memory(spec: EngineSpec, device: Device, config: ModelConfig, kv_dtype: str) -> None:
-    """Refuse a model that exceeds its memory share by a lower bound; vLLM computes the exact figure after loading."""
-    share = int(device.memory * spec.gpu_fraction)
-    if share > device.free_memory:
-        raise ModelRefused(
-            f"{spec.role} model {spec.model}: its share {spec.gpu_fraction:g} of the GPU is {share / GIB:.1f} GiB, "
-            f"and {device.free_memory / GIB:.1f} GiB are free"
-        )
-    weights = config.weight_bytes or 0
-    if device.has_fp8 and config.quantization is None:
-        weights //= 2
-    needs = weights + (_sequence_bytes(spec, config, "float16", kv_dtype) or 0)
-    if needs > share:
-        raise ModelRefused(
-            f"{spec.role} model {spec.model}: weights and a context of {spec.max_model_len} tokens need "
-            f"{needs / GIB:.1f} GiB of the GPU; its share is {share / GIB:.1f} GiB"
-        )
-
-
-def _sequence_bytes(spec: EngineSpec, config: ModelConfig, dtype: str, kv_dtype: str) -> int | None:
-    if config.kv_values is None:
-        return None
-    tokens = -(-spec.max_model_len // CPU_BLOCK) * CPU_BLOCK
-    return tokens * config.kv_values * (_BYTES[dtype] if kv_dtype == "auto" else 1)

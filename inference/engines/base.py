@@ -1,4 +1,4 @@
-"""The engine protocol: one interface, one request type, one delta type. Plain Python."""
+"""The engine protocol: one request in, deltas out. Plain Python without vLLM."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from inference.engines.sampling import Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The lower value runs first: turns before warm-ups; the engine orders turns by deadline.
+# Lower runs first. A live turn precedes every warm-up; among live turns the nearest deadline is first (deadlines.py).
 PRIORITY_LIVE = 0
 PRIORITY_WARM = 10
 
 
 class EngineRole(StrEnum):
-    """The purpose of an engine."""
+    """The task of an engine: ``chat`` writes replies, ``tool`` decides about tool calls."""
 
     CHAT = "chat"
     TOOL = "tool"
 
 
 class EngineState(StrEnum):
-    """Lifecycle state of an engine. A dead engine is never revived; another one is built."""
+    """The lifecycle state of an engine. A dead engine is never revived: another one is built."""
 
     STARTING = "starting"
     READY = "ready"
@@ -34,7 +34,7 @@ class EngineState(StrEnum):
 
 
 class EngineDead(RuntimeError):
-    """The engine is gone or was never there. Sessions answer `engine_unavailable`."""
+    """The engine's process died, or the engine is not ready. Sessions answer ``engine_unavailable``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class GenerationRequest:
         cache_salt: isolates the prefix cache. Requests share cached prompt tokens only where their salts are equal;
             None is a salt of its own. vLLM hashes the salt into the first block of a prompt
             (vllm/v1/core/kv_cache_utils.py, generate_block_hash_extra_keys).
+        affinity: requests with the same key go to the same replica of a data-parallel engine, which holds their prefix;
+            None goes to the least loaded one.
         want_logprobs: how many of the most likely tokens are reported at each step; 0 reports none. vLLM takes up to
             20 (``max_logprobs``).
     """
@@ -65,6 +67,7 @@ class GenerationRequest:
     priority: int = PRIORITY_LIVE
     cache_salt: str | None = None
     want_logprobs: int = 0
+    affinity: str | None = None
 
 
 @dataclass(slots=True)
@@ -93,26 +96,45 @@ class Engine(Protocol):
     """An engine that is ready. All calls belong to the serving loop."""
 
     role: EngineRole
-    model: str
-    max_model_len: int
-    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def model(self) -> str:
+        """Hub id or folder."""
+        ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and reply together."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer."""
+        ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """Stream a reply. Closing the generator (`contextlib.aclosing`) or cancelling its reader aborts the request at
-        once.
+        """Stream the output of one request.
+
+        Closing the generator (``contextlib.aclosing``) or cancelling its reader aborts the request after the step that
+        is running.
 
         Raises:
-            EngineDead: the engine is gone, before or during the stream.
+            EngineDead: the engine died, before or while streaming.
+            ValueError: the engine refuses the request: an empty or too long prompt, too many biases.
+            RuntimeError: the engine lost the request.
         """
         ...
 
     @property
     def alive(self) -> bool:
-        """False once the engine has died; costs an attribute read."""
+        """False once the engine has died. An attribute read, no call into the engine."""
         ...
 
     def stats(self) -> Mapping[str, Any]:
-        """Return numbers for status and dashboard: `running` and `waiting` (requests), `kv_usage` (0–1),
-        `prefix_hit_rate` (0–1), and further keys of the engine.
+        """Return numbers for status and dashboard.
+
+        Returns:
+            ``running`` and ``waiting`` (requests), ``kv_usage`` and ``prefix_hit_rate`` (fractions from 0 to 1), and
+            where the engine counts them ``generated`` (tokens).
         """
         ...

@@ -1,8 +1,10 @@
-"""Earliest-deadline-first priorities for vLLM's scheduler (Liu and Layland, 1973).
+"""Earliest-deadline-first priorities for vLLM's waiting queue.
 
-deadline = now + 0.5 ms per prompt token that was not requested before. A turn of a running conversation is mostly in
-the prefix cache, so it runs before long new prompts. The wait of a long prompt is bounded, because later deadlines
-are always larger.
+deadline = now + 0.5 ms for each prompt token that was not seen before. A turn of a running conversation, of which only
+the last words are new, overtakes long new prompts; a long new prompt still has a deadline and cannot wait for ever.
+Source: C. L. Liu and J. W. Layland, "Scheduling Algorithms for Multiprogramming in a Hard-Real-Time Environment",
+Journal of the ACM 20 (1973). vLLM orders its queue by ``(priority, arrival_time)``, lowest first
+(vllm/v1/core/sched/request_queue.py, ``PriorityRequestQueue``).
 """
 
 from __future__ import annotations
@@ -11,47 +13,49 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-BLOCK_TOKENS = 128  # a prompt is remembered in blocks of this size
+BLOCK_TOKENS = 128  # a prompt is remembered in blocks of this many tokens
 REMEMBERED_BLOCKS = 8192  # a million tokens
 DEADLINE_MS_PER_NEW_TOKEN = 0.5
-DEADLINE_MS_PER_PRIORITY_LEVEL = 60_000  # a warm-up waits until no turn is queued
+DEADLINE_MS_PER_PRIORITY_LEVEL = 60_000  # a warm-up waits until no turn waits
 
 
-class Deadlines:
-    """Assigns a deadline to each request.
+class DeadlinePriorities:
+    """Computes the priority of each request of one engine.
 
-    Remembers requested prompts, not the cache's contents: a wrong guess only costs a place in the queue.
+    The object remembers which prompts the engine was asked, not which ones its cache still holds. A wrong guess costs a
+    place in the queue and nothing else.
+
+    Args:
+        clock: returns seconds; any epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._blocks: OrderedDict[int, None] = OrderedDict()  # hashes, the most recently used last
+        self._blocks: OrderedDict[int, None] = OrderedDict()  # chained block hashes, the most recently used last
 
-    def of(self, prompt_ids: Sequence[int], priority: int) -> int:
-        """Compute the deadline of a request and remember its prompt.
+    def deadline_ms(self, prompt_ids: Sequence[int], priority: int, cache_salt: str | None = None) -> int:
+        """Return the deadline of a request and remember its prompt.
 
         Args:
-            prompt_ids: token ids of the whole prompt.
-            priority: 0 for turns; each level above adds a minute.
+            prompt_ids: the prompt's token ids.
+            priority: :data:`inference.engines.base.PRIORITY_LIVE` or ``PRIORITY_WARM``.
+            cache_salt: the prompt's share of the prefix cache; prompts of different salts have no prefix in common.
 
         Returns:
-            Milliseconds of the monotonic clock, as vLLM's `priority`: the lowest value runs first.
+            Milliseconds on the clock's own epoch: vLLM's ``priority``, lowest first.
         """
-        wait_ms = DEADLINE_MS_PER_NEW_TOKEN * self._new_tokens(prompt_ids) + DEADLINE_MS_PER_PRIORITY_LEVEL * priority
-        return int(1000 * self._clock() + wait_ms)
+        wait_ms = DEADLINE_MS_PER_NEW_TOKEN * self._new_tokens(prompt_ids, cache_salt)
+        return int(1000 * self._clock() + wait_ms + DEADLINE_MS_PER_PRIORITY_LEVEL * priority)
 
-    def _new_tokens(self, prompt_ids: Sequence[int]) -> int:
-        """Count the prompt tokens that no earlier prompt began with, rounded up to whole blocks.
-
-        Each block is hashed together with the hash of the block before, as in vLLM's prefix cache.
-        """
-        block_hash, known_tokens, known = 0, 0, True
+    def _new_tokens(self, prompt_ids: Sequence[int], cache_salt: str | None) -> int:
+        """Count the tokens behind the longest prefix that an earlier prompt began with, to within a block."""
+        block_hash, known, is_prefix = hash(cache_salt), 0, True
         for start in range(0, len(prompt_ids) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
             block_hash = hash((block_hash, *prompt_ids[start : start + BLOCK_TOKENS]))
-            known = known and block_hash in self._blocks
-            known_tokens += BLOCK_TOKENS * known
+            is_prefix = is_prefix and block_hash in self._blocks
+            known += BLOCK_TOKENS * is_prefix
             self._blocks[block_hash] = None
             self._blocks.move_to_end(block_hash)
         while len(self._blocks) > REMEMBERED_BLOCKS:
             self._blocks.popitem(last=False)
-        return len(prompt_ids) - known_tokens
+        return len(prompt_ids) - known

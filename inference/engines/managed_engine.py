@@ -1,4 +1,4 @@
-"""State of one engine role: its spec, the current engine (or None), lifecycle state and rebuild counters."""
+"""State of one engine replica: its spec, the current engine (or None), its lifecycle state and its rebuild counters."""
 
 from __future__ import annotations
 
@@ -13,27 +13,48 @@ from inference.engines.spec import EngineSpec
 
 logger = logging.getLogger(__name__)
 
-# Assumed duration of a build before one was measured.
+# Seconds that a build is assumed to take before one was measured.
 FIRST_BUILD_S = 60.0
 
 
 class OwnedEngine(Engine, Protocol):
-    """The engine as its service sees it; only the service binds and shuts down."""
+    """The calls that only the engine service makes."""
 
     registry: Any
+    """The engine's own ``prometheus_client.CollectorRegistry``; None where it has none."""
 
-    async def bind(self) -> None: ...
-    def shutdown(self, timeout: float) -> None: ...
-    def launch_info(self) -> Mapping[str, Any]: ...
+    async def bind(self) -> None:
+        """Bind the engine's sockets to the running loop."""
+        ...
+
+    def shutdown(self, timeout: float) -> None:
+        """End the engine's processes. Blocks for up to ``timeout`` seconds."""
+        ...
+
+    def launch_info(self) -> Mapping[str, Any]:
+        """Return what was chosen for this machine, for people."""
+        ...
 
 
 @dataclass(slots=True)
 class ManagedEngine:
-    """One engine role: the spec, the current engine (None: none), the state with its reason, and build statistics."""
+    """One replica of one role.
+
+    Attributes:
+        spec: the engine that is wanted.
+        state: where the engine is in its life.
+        reason: why it is in this state; empty where there is nothing to say.
+        engine: the engine; None while there is none.
+        since: Unix time of the last change of state, seconds.
+        entered: the same on the monotonic clock.
+        generation: how many times it was built.
+        failures: rebuilds in a row that failed, or that did not live long.
+        build_s: seconds of the last build.
+    """
 
     spec: EngineSpec
     state: EngineState = EngineState.STARTING
-    reason: str = "waiting for its turn"
+    reason: str = "waiting to be built"
     engine: OwnedEngine | None = None
     since: float = field(default_factory=time.time)
     entered: float = field(default_factory=time.monotonic)
@@ -42,15 +63,18 @@ class ManagedEngine:
     build_s: float = FIRST_BUILD_S
 
     def enter(self, state: EngineState, reason: str = "") -> None:
+        """Change the state and log the change."""
         self.state, self.reason = state, reason
         self.since, self.entered = time.time(), time.monotonic()
         log = logger.error if state is EngineState.DEAD else logger.info
-        log("%s engine %s%s", self.spec.role, state, f": {reason}" if reason else "")
+        log("%s engine %s%s", self.spec.name, state, f": {reason}" if reason else "")
 
     @property
     def answers(self) -> bool:
+        """Whether the engine takes requests."""
         return self.state is EngineState.READY and self.engine is not None and self.engine.alive
 
     @property
-    def name(self) -> str:
-        return f"{self.spec.role}-{self.generation}"
+    def process_name(self) -> str:
+        """The name under which the supervisor knows this generation's processes."""
+        return f"{self.spec.name}-{self.generation}"

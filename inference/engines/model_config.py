@@ -1,4 +1,4 @@
-"""Facts about a model from its config.json: architecture, quantization, cost of the KV cache."""
+"""A model's own facts, read from its config.json: what it is, how it is quantized, what its cache costs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from typing import Any
 from inference.engines.spec import ModelRefused
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*")
-# RoPE types whose factor multiplies the positions of the config.
+# RoPE types whose factor stretches the positions that the config names.
 _STRETCHING = {"linear", "dynamic", "yarn"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Facts of one model.
-
-    `max_positions` is None if the config does not name it. `quantization` is the config's `quant_method` (None: float
-    weights), `bits` the width of the weights. `kv_values` is the count of cached numbers per token (None: not plain
-    attention). `head_size` is the width of an attention head. `weight_bytes` is known for local models only.
-    `weight_type` is `int` or `float` for quantized weights, and `activation_bits` the width of quantized activations;
-    None if not quantized.
-    """
+    """``max_positions`` is None where the config does not say. ``quantization`` is the config's ``quant_method``
+    (None: float weights), ``bits`` its weight width. ``kv_values`` is how many numbers one token keeps in the cache,
+    None where that is not plain attention. ``head_size`` is the width of an attention head. ``weight_bytes`` is known
+    for local models only. ``weight_type`` is ``int`` or ``float`` for quantized weights, ``activation_bits`` the width
+    of quantized activations; None where weights or activations are not quantized. ``heads`` and ``layers`` count the
+    model's attention heads and layers, None where the config does not say."""
 
     architecture: str
     max_positions: int | None
@@ -36,6 +34,8 @@ class ModelConfig:
     weight_bytes: int | None
     weight_type: str | None = None
     activation_bits: int | None = None
+    heads: int | None = None
+    layers: int | None = None
 
     @property
     def is_awq(self) -> bool:
@@ -45,11 +45,7 @@ class ModelConfig:
 
 
 def read(model: str) -> ModelConfig:
-    """Read the config of a local folder or a Hub model.
-
-    Raises:
-        ModelRefused: the model cannot be read; the message has the reason.
-    """
+    """The facts of a local folder or a Hub model. Raises :class:`ModelRefused` with the reason."""
     path = _config_path(model)
     config = parse(model, path.read_text(encoding="utf-8"))
     if not Path(model).expanduser().is_dir():
@@ -85,6 +81,7 @@ def parse(model: str, text: str) -> ModelConfig:
     return ModelConfig(
         str(architectures[0]), _positions(inner), stored.method, stored.bits, _kv_values(inner, head), head,
         None, stored.weight_type, stored.activation_bits,
+        _count(inner.get("num_attention_heads")), _count(inner.get("num_hidden_layers")),
     )  # fmt: skip
 
 
@@ -116,6 +113,10 @@ def _from_hub(model: str) -> Path:
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()
         raise ModelRefused(f"model {model}: the Hub did not answer ({reason[0] if reason else error!r})") from None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:

@@ -1,8 +1,8 @@
-"""Owns the engines: builds them in a thread, warms them, restarts dead ones, shuts them down.
+"""Owns the engines of this server: starts them, watches them, replaces dead ones, shuts them down.
 
-A build blocks for up to minutes, so it runs in its own thread, one engine after the other. The loop-bound part
-(binding, warming, watching) starts with the first :meth:`EngineService.ensure_running` on the serving loop. A dead
-engine is replaced; an engine that dies before all were ready once is a failed start.
+Engines are built in a thread, one after the other. The parts that belong to an event loop (binding, warming, watching)
+start with the first :meth:`EngineService.ensure_running` on the serving loop. A failure before all engines were ready
+once is final; afterwards a dead engine is replaced.
 """
 
 from __future__ import annotations
@@ -13,144 +13,139 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
+from inference.engines import lifecycle
 from inference.engines.base import Engine, EngineDead, EngineRole, EngineState
-from inference.engines.build_outcome import first_line, outcome
-from inference.engines.managed_engine import ManagedEngine, OwnedEngine
-from inference.engines.spec import EngineSpec, ModelRefused
-from inference.engines.startup_requests import WarmPrompts, warm
+from inference.engines.lifecycle import EngineFactory, EngineLifecycle, first_line
+from inference.engines.managed_engine import ManagedEngine
+from inference.engines.replica_router import ReplicaRouter
+from inference.engines.spec import EngineSpec
+from inference.engines.startup_requests import StartupPrompts
+from inference.engines.status import EngineStatus, status_of
 from inference.engines.supervisor import ProcessSupervisor
 
 logger = logging.getLogger(__name__)
 
-WATCH_S = 0.5
 SHUTDOWN_S = 15.0
-# Consecutive rebuilds that fail or live less than HEALTHY_S seconds; then the service gives up.
-MAX_REBUILDS = 5
-HEALTHY_S = 300.0
-
-Factory = Callable[[EngineSpec], OwnedEngine]
 
 
 class EngineService:
-    """The deployed engines.
+    """Owns the deployed engines.
 
     Args:
-        specs: the engines to run, in build order.
-        factory: builds one engine; blocking.
-        keeper: owns the engine processes; None: there are none.
-        warm_prompts: prompts (token ids) to compute before the first turn.
-        backoff: first pause before another attempt, seconds; doubled each time, at most 30.
-        patience: limit of a rebuild in seconds; at least four times the duration of the last build.
+        specs: one spec for each engine; several of one role are replicas of each other.
+        factory: builds one engine; blocks.
+        supervisor: owns the engines' processes; None where they have none.
+        startup_prompts: returns the prompts, as ids of an engine's tokenizer, that a new engine computes first.
+        backoff_s: pause before a second rebuild, seconds.
+        rebuild_timeout_s: how long a rebuild may take, seconds.
     """
 
     def __init__(
         self,
         specs: Sequence[EngineSpec],
-        factory: Factory,
+        factory: EngineFactory,
         *,
-        keeper: ProcessSupervisor | None = None,
-        warm_prompts: WarmPrompts = lambda engine: (),
-        backoff: float = 1.0,
-        patience: float = 180.0,
+        supervisor: ProcessSupervisor | None = None,
+        startup_prompts: StartupPrompts = lambda engine: (),
+        backoff_s: float = 1.0,
+        rebuild_timeout_s: float = 180.0,
     ) -> None:
-        self._slots = {spec.role: ManagedEngine(spec) for spec in specs}
-        self._factory = factory
-        self._keeper = keeper
-        self._warm_prompts = warm_prompts
-        self._backoff = backoff
-        self._patience = patience
+        self._engines = [ManagedEngine(spec) for spec in specs]
+        self._roles = {
+            role: replicas
+            for role in EngineRole
+            if (replicas := [one for one in self._engines if one.spec.role is role])
+        }
+        self._routers = {
+            role: ReplicaRouter(role, lambda ones=replicas: [one.engine if one.answers else None for one in ones])  # type: ignore[misc]
+            for role, replicas in self._roles.items()
+            if len(replicas) > 1
+        }
+        self._lifecycle = EngineLifecycle(factory, supervisor, startup_prompts, backoff_s, rebuild_timeout_s)
         self._built: Future[None] | None = None
         self._starting = threading.Lock()
-        self._building = threading.Lock()
-        self._running: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._rebuilds: dict[EngineRole, asyncio.Task[None]] = {}
-        self._closing = False
+        self._start_task: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._rebuilds: dict[str, asyncio.Task[None]] = {}
+        self._was_ready = False
         self.failure: str | None = None
-        """Why this server will not come up, or not come back; None while there is hope."""
+        """Why this server will not become ready, or not again; None otherwise."""
 
-    # -- state ------------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
-        """Whether every deployed engine answers."""
-        return all(slot.answers for slot in self._slots.values())
+        """Whether turns can run.
 
-    @property
-    def chat(self) -> Engine:
-        """The chat engine; raises :class:`EngineDead` while it is not ready."""
-        return self.engine(EngineRole.CHAT)
+        At the start every engine must answer. Afterwards a tool engine that is being replaced beside a working chat
+        engine does not count: its decisions are no meanwhile.
+        """
+        needed = [EngineRole.CHAT] if self._was_ready and EngineRole.CHAT in self._roles else list(self._roles)
+        if not self._was_ready:
+            return all(one.answers for one in self._engines)
+        return all(self._answers(role) for role in needed)
 
-    @property
-    def tool(self) -> Engine:
-        """The tool engine; raises :class:`EngineDead` while it is not ready."""
-        return self.engine(EngineRole.TOOL)
+    def degraded(self) -> list[str]:
+        """Return the roles with an engine that does not answer, although all were ready once."""
+        if not self._was_ready:
+            return []
+        return [str(role) for role, replicas in self._roles.items() if not all(one.answers for one in replicas)]
 
     def engine(self, role: EngineRole) -> Engine:
-        """Return the engine of a role.
+        """Return the engine of a role; for several replicas the router in front of them.
 
         Raises:
-            EngineDead: no such engine is deployed, or the engine is not ready.
+            EngineDead: no engine of this role is deployed, or none is ready.
         """
-        slot = self._slots.get(role)
-        if slot is None:
+        replicas = self._roles.get(role)
+        if replicas is None:
             raise EngineDead(f"no {role} engine is deployed")
-        if slot.engine is None or not slot.answers:
-            state = EngineState.DEAD if slot.state is EngineState.READY else slot.state
-            raise EngineDead(f"the {role} engine is {state}{f': {slot.reason}' if slot.reason else ''}")
-        return slot.engine
+        if self._answers(role):
+            router = self._routers.get(role)
+            engine = replicas[0].engine
+            if router is not None:
+                return router
+            assert engine is not None
+            return engine
+        first = replicas[0]
+        state = EngineState.DEAD if first.state is EngineState.READY else first.state
+        raise EngineDead(f"the {role} engine is {state}{f': {first.reason}' if first.reason else ''}")
 
     def deployed(self, role: EngineRole) -> bool:
-        """Return whether this server runs an engine of this role."""
-        return role in self._slots
+        """Whether this server runs an engine of this role."""
+        return role in self._roles
 
     @property
     def retry_in(self) -> int:
-        """Seconds after which all engines may be ready: whole, at least 1."""
+        """Whole seconds, at least 1, after which all engines may be ready."""
         waits = [
-            slot.build_s - (time.monotonic() - slot.entered if slot.generation else 0.0)
-            for slot in self._slots.values()
-            if not slot.answers
+            one.build_s - (time.monotonic() - one.entered if one.generation else 0.0)
+            for one in self._engines
+            if not one.answers
         ]
         return max(1, math.ceil(sum(max(wait, 1.0) for wait in waits)))
 
-    def status(self) -> dict[str, Any]:
-        """Describe the engines.
+    def status(self) -> dict[str, EngineStatus]:
+        """Return the status of each deployed role."""
+        return {role.value: status_of(replicas) for role, replicas in self._roles.items()}
 
-        Returns:
-            Per role: `model`, `state`, `reason`, `since` (Unix seconds), `max_model_len`, `rebuilds`, the launch
-                facts, and the engine's `stats` while it is ready.
-        """
-        told: dict[str, Any] = {}
-        for role, slot in self._slots.items():
-            told[role.value] = {
-                "role": role.value,
-                "model": slot.spec.model,
-                "state": slot.state.value,
-                "reason": slot.reason,
-                "since": slot.since,
-                "max_model_len": slot.spec.max_model_len,
-                "rebuilds": slot.generation - 1 if slot.generation else 0,
-                **(slot.engine.launch_info() if slot.engine is not None else {}),
-            }
-            if slot.engine is not None and slot.answers:
-                told[role.value]["stats"] = dict(slot.engine.stats())
-        return told
+    def registries(self) -> dict[str, Any]:
+        """Return each engine's own Prometheus registry by the engine's name, where it has one."""
+        engines = {one.spec.name: one.engine for one in self._engines}
+        return {name: engine.registry for name, engine in engines.items() if engine is not None and engine.registry}
 
-    def registries(self) -> dict[EngineRole, Any]:
-        """Return the Prometheus registry (`prometheus_client.CollectorRegistry`) of each engine that has one."""
-        engines = {role: slot.engine for role, slot in self._slots.items()}
-        return {role: engine.registry for role, engine in engines.items() if engine is not None and engine.registry}
+    def _answers(self, role: EngineRole) -> bool:
+        return any(one.answers for one in self._roles[role])
 
-    # -- starting --------------------------------------------------------------------------------------------------
+    # -- starting ----------------------------------------------------------------------------------
 
     def start_building(self) -> None:
-        """Start to build in a thread; returns at once. Idempotent; called while the ASGI module is imported."""
+        """Start to build in a thread and return at once. Idempotent; for the import of the ASGI module."""
         with self._starting:
             if self._built is None:
                 self._built = Future()
@@ -158,190 +153,121 @@ class EngineService:
                 threading.Thread(target=self._build_all, args=(self._built,), name="engines", daemon=True).start()
 
     async def ensure_running(self) -> None:
-        """Wait until all engines are ready. The first caller's loop becomes the serving loop; later callers share the
-        start.
+        """Wait until all engines are ready. The first caller's loop serves; later callers share its start.
 
         Raises:
-            EngineDead: an engine did not start; the message has the reason.
+            EngineDead: the engines do not start; the message is the reason.
         """
-        if self._running is None:
-            self._running = asyncio.create_task(self._start(), name="engines")
+        if self._start_task is None:
+            self._start_task = asyncio.create_task(self._start(), name="engines")
         try:
-            await asyncio.shield(self._running)
+            await asyncio.shield(self._start_task)
         except asyncio.CancelledError:
-            if self._running.cancelled():
+            if self._start_task.cancelled():
                 raise EngineDead("the server is stopping") from None
             raise
 
     def _build_all(self, built: Future[None]) -> None:
         try:
-            if self._keeper is not None:
-                self._keeper.start()
-            for slot in self._slots.values():
-                with self._building:
-                    self._build(slot)
+            self._lifecycle.build_all(self._engines)
         except BaseException as error:
             built.set_exception(error)
         else:
             built.set_result(None)
 
-    def _build(self, slot: ManagedEngine) -> None:
-        """Build an engine into a slot; blocking. A failure leaves no process behind."""
-        if self._closing:
-            raise EngineDead("the server is stopping")
-        slot.generation += 1
-        slot.enter(EngineState.STARTING, f"loading {slot.spec.model}")
-        begin = time.monotonic()
-        try:
-            with self._keeper.marking(slot.name) if self._keeper is not None else nullcontext():
-                slot.engine = self._factory(slot.spec)
-        except BaseException as error:
-            slot.enter(EngineState.DEAD, first_line(error))
-            self._kill(slot)
-            raise
-        slot.build_s = time.monotonic() - begin
-        slot.reason = "built"
-
     async def _start(self) -> None:
         self.start_building()
         assert self._built is not None
         try:
-            await outcome(self._built)
-            for slot in self._slots.values():
-                await self._warm(slot)
+            await _result_of(self._built)
+            for managed in self._engines:
+                await self._lifecycle.warm(managed)
         except Exception as error:
             self.failure = first_line(error)
-            for slot in self._slots.values():
-                if slot.state is not EngineState.DEAD:
-                    slot.enter(EngineState.DEAD, self.failure)
-            await self._stop_engines()
+            for managed in self._engines:
+                if managed.state is not EngineState.DEAD:
+                    managed.enter(EngineState.DEAD, self.failure)
+            await self._discard_all()
             raise EngineDead(self.failure) from error
-        self._watcher = asyncio.create_task(self._watch(), name="engine watch")
+        self._was_ready = True
+        self._watch_task = asyncio.create_task(self._watch(), name="engine watch")
 
-    async def _warm(self, slot: ManagedEngine) -> None:
-        assert slot.engine is not None
-        begin = time.monotonic()
-        slot.reason = "warming"
-        await warm(slot.engine, slot.name, self._warm_prompts)
-        slot.build_s += time.monotonic() - begin
-        slot.enter(EngineState.READY)
-
-    # -- watching --------------------------------------------------------------------------------------------------
+    # -- watching ----------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         while True:
-            for role, slot in self._slots.items():
-                if slot.state is EngineState.READY and not slot.answers:
-                    slot.failures = 0 if time.monotonic() - slot.entered > HEALTHY_S else slot.failures
-                    slot.enter(EngineState.DEAD, "its process died")
-                    self._rebuilds[role] = asyncio.create_task(self._replace(slot), name=f"rebuild {role}")
-            await asyncio.sleep(WATCH_S)
+            for managed in self._engines:
+                if managed.state is EngineState.READY and not managed.answers:
+                    if time.monotonic() - managed.entered > lifecycle.HEALTHY_S:
+                        managed.failures = 0
+                    managed.enter(EngineState.DEAD, "its process died")
+                    name = managed.spec.name
+                    self._rebuilds[name] = asyncio.create_task(self._replace(managed), name=f"rebuild {name}")
+            await asyncio.sleep(lifecycle.POLL_S)
 
-    async def _replace(self, slot: ManagedEngine) -> None:
-        """Replace a dead engine; engines are built one at a time."""
-        while slot.failures < MAX_REBUILDS:
-            slot.failures += 1
-            await self._discard(slot, timeout=1.0)
-            if slot.failures > 1:
-                await asyncio.sleep(min(self._backoff * 2 ** (slot.failures - 2), 30.0))
-            try:
-                await self._build_in_time(slot)
-                await self._warm(slot)
-            except ModelRefused:
-                break
-            except Exception as error:
-                if slot.state is not EngineState.DEAD:
-                    slot.enter(EngineState.DEAD, first_line(error))
-            else:
-                return
-        self.failure = f"the {slot.spec.role} engine could not be replaced: {slot.reason}"
-        logger.error("%s", self.failure)
+    async def _replace(self, managed: ManagedEngine) -> None:
+        if await self._lifecycle.replace(managed):
+            return
+        problem = f"the {managed.spec.name} engine could not be replaced: {managed.reason}"
+        logger.error("%s", problem)
+        if not self.ready:
+            self.failure = problem
 
-    async def _build_in_time(self, slot: ManagedEngine) -> None:
-        """Build with a time limit: a hanging build fails once its processes are killed."""
-        until = time.monotonic() + max(self._patience, 4 * slot.build_s)
-        build = asyncio.create_task(asyncio.to_thread(self._build_alone, slot))
-        while not (await asyncio.wait({build}, timeout=WATCH_S))[0]:
-            if time.monotonic() > until:
-                await asyncio.to_thread(self._kill, slot)
-        build.result()
-
-    def _build_alone(self, slot: ManagedEngine) -> None:
-        with self._building:
-            self._build(slot)
-
-    # -- shutdown --------------------------------------------------------------------------------------------------
+    # -- ending ------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Shut down all engines and their processes. Idempotent and final."""
-        self._closing = True
-        tasks = [task for task in (self._watcher, self._running, *self._rebuilds.values()) if task is not None]
+        """End every engine and every process of theirs. Idempotent; the service cannot be started again."""
+        self._lifecycle.refuse_builds()
+        tasks = [task for task in (self._watch_task, self._start_task, *self._rebuilds.values()) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.to_thread(self._end_building)
+        await asyncio.to_thread(self._lifecycle.end_running_build)
         for task in tasks:
             with suppress(asyncio.CancelledError, Exception):
                 await task
-        await self._stop_engines()
-        for slot in self._slots.values():
-            if slot.state is not EngineState.STOPPED:
-                slot.enter(EngineState.STOPPED)
-        if self._keeper is not None:
-            await asyncio.to_thread(self._keeper.close)
+        await self._discard_all()
+        for managed in self._engines:
+            if managed.state is not EngineState.STOPPED:
+                managed.enter(EngineState.STOPPED)
+        await asyncio.to_thread(self._lifecycle.close)
         atexit.unregister(self._at_exit)
 
-    async def _stop_engines(self) -> None:
-        await asyncio.gather(*(self._discard(slot, SHUTDOWN_S) for slot in self._slots.values()))
-        await asyncio.to_thread(self._kill_all)
+    async def _discard_all(self) -> None:
+        await asyncio.gather(*(self._lifecycle.discard(managed, SHUTDOWN_S) for managed in self._engines))
+        await asyncio.to_thread(self._lifecycle.kill_all)
 
-    async def _discard(self, slot: ManagedEngine, timeout: float) -> None:
-        engine, slot.engine = slot.engine, None
-        if engine is not None:
-            try:
-                await asyncio.to_thread(engine.shutdown, timeout)
-            except Exception:
-                logger.exception("the %s engine did not shut down cleanly", slot.spec.role)
-        await asyncio.to_thread(self._kill, slot)
+    def kill_processes(self, role: EngineRole, replica: int | None = None) -> int:
+        """SIGKILL the processes of a role's engines, for engines that hang. The watch then replaces them.
 
-    def kill_processes(self, role: EngineRole) -> int:
-        """Kill the processes of one engine with SIGKILL, for an engine that hangs; the watch then builds another.
+        Args:
+            role: the role.
+            replica: the index of one replica; None for all.
 
         Returns:
-            The number of killed processes.
+            How many processes there were.
         """
-        return self._kill(self._slots[role])
-
-    def _kill(self, slot: ManagedEngine) -> int:
-        return 0 if self._keeper is None else self._keeper.kill(slot.name)
-
-    def _end_building(self) -> None:
-        """End a running build by killing its processes; a build cannot be cancelled otherwise."""
-        while not self._building.acquire(timeout=0.2):
-            self._kill_all()
-        self._building.release()
-
-    def _kill_all(self) -> None:
-        if self._keeper is not None:
-            self._keeper.kill_all()
+        replicas = self._roles[role] if replica is None else [self._roles[role][replica]]
+        return sum(self._lifecycle.kill(managed) for managed in replicas)
 
     def _at_exit(self) -> None:
-        """Kill all processes at an exit without :meth:`aclose`, for example of a reloader."""
-        self._closing = True
-        if self._keeper is not None:
-            self._keeper.kill_all()
-            self._keeper.close()
+        """Kill the processes at an exit that did not call :meth:`aclose`, for instance a reloader's."""
+        self._lifecycle.refuse_builds()
+        self._lifecycle.kill_all()
+        self._lifecycle.close()
 
 
 def vllm_service(
-    specs: Sequence[EngineSpec], checkout: str, warm_prompts: WarmPrompts = lambda engine: ()
+    specs: Sequence[EngineSpec], checkout: str, startup_prompts: StartupPrompts = lambda engine: ()
 ) -> EngineService:
-    """Create the production service: vLLM engines with supervised processes.
-
-    Args:
-        specs: the engines.
-        checkout: path that marks the processes of this checkout.
-        warm_prompts: prompts to compute before the first turn.
-    """
+    """Return the service that runs vLLM engines, with supervised processes of the checkout at this path."""
     from inference.engines.vllm_engine import build
 
-    return EngineService(specs, build, keeper=ProcessSupervisor(checkout), warm_prompts=warm_prompts)
+    return EngineService(specs, build, supervisor=ProcessSupervisor(checkout), startup_prompts=startup_prompts)
+
+
+async def _result_of(future: Future[None]) -> None:
+    """Wait for a thread's work. Cancelling the wait does not affect the work."""
+    here = asyncio.wrap_future(future)
+    here.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({here})
+    here.result()

@@ -1,4 +1,5 @@
-"""Start-up requests: bind the engine to the serving loop and trigger lazy initialisation (kernels, grammar)."""
+"""Start-up requests: bind an engine's sockets to the serving loop and trigger its lazy initialisation (kernels, the
+grammar backend)."""
 
 from __future__ import annotations
 
@@ -11,32 +12,38 @@ from inference.engines.managed_engine import OwnedEngine
 from inference.engines.sampling import GREEDY
 
 TIMEOUT_S = 120.0
-LOOK_S = 0.5
+POLL_S = 0.5
+# vLLM fixes the grammar backend with the first structured request of an engine.
 SCHEMA = '{"type":"array","items":{"type":"object"},"maxItems":1}'
 
-WarmPrompts = Callable[[Engine], Iterable[Sequence[int]]]
+StartupPrompts = Callable[[Engine], Iterable[Sequence[int]]]
 
 
-async def warm(engine: OwnedEngine, name: str, prompts: WarmPrompts) -> None:
-    """Bind an engine to this loop and run its start-up requests.
+async def run_startup_requests(engine: OwnedEngine, name: str, prompts: StartupPrompts) -> None:
+    """Bind an engine to the running loop and run its first requests.
+
+    Args:
+        engine: the new engine.
+        name: begins the requests' ids.
+        prompts: returns the prompts whose prefixes are computed; for none a short text is used.
 
     Raises:
         EngineDead: the engine died meanwhile.
         TimeoutError: the requests took longer than :data:`TIMEOUT_S` seconds.
     """
     async with asyncio.timeout(TIMEOUT_S):
-        exercise = asyncio.create_task(_exercise(engine, name, prompts))
+        requests = asyncio.create_task(_run_all(engine, name, prompts))
         try:
-            # A call that runs while the engine dies may never return.
-            while not (await asyncio.wait({exercise}, timeout=LOOK_S))[0]:
+            # A call that is in flight when the engine dies may never return.
+            while not (await asyncio.wait({requests}, timeout=POLL_S))[0]:
                 if not engine.alive:
                     raise EngineDead("its process died while it was starting")
         finally:
-            exercise.cancel()
-        exercise.result()
+            requests.cancel()
+        requests.result()
 
 
-async def _exercise(engine: OwnedEngine, name: str, prompts: WarmPrompts) -> None:
+async def _run_all(engine: OwnedEngine, name: str, prompts: StartupPrompts) -> None:
     await engine.bind()
     wanted = [list(ids) for ids in prompts(engine) if ids]
     wanted = wanted or [engine.tokenizer.encode("Hello", add_special_tokens=False)]

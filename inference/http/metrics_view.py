@@ -60,7 +60,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     if server is None:
         return JsonResponse({"detail": "this process runs no engines"}, status=503)
     serving = server.serving
-    engines = {role.value: registry for role, registry in serving.engines.registries().items()}
+    engines = serving.engines.registries()
     return HttpResponse(generate_latest(Merged(serving.metrics.registry, engines)), content_type=CONTENT_TYPE_LATEST)
 
 

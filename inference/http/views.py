@@ -60,8 +60,8 @@ class ServerStatus:
         if engines.failure:
             return False, engines.failure
         for role, engine in engines.status().items():
-            if engine["state"] != "ready":
-                return False, f"{role} engine {engine['state']}: {engine['reason']}".rstrip(": ")
+            if engine.state != "ready" and not engines.ready:
+                return False, f"{role} engine {engine.state}: {engine.reason}".rstrip(": ")
         if not engines.ready:  # it has died since its state was last updated
             return False, "an engine has died"
         if self.serving.started:
@@ -85,7 +85,7 @@ _Ready = inline_serializer(
     {
         "status": serializers.CharField(),
         "degraded": serializers.ListField(
-            child=serializers.ChoiceField(["database", "redis", "slots", "usage"]),
+            child=serializers.ChoiceField(["database", "redis", "slots", "usage", "chat engine", "tool engine"]),
             required=False,
             help_text="What does not work now; absent where everything works.",
         ),
@@ -128,7 +128,7 @@ class ReadyView(APIView):
         server = status_of(request)
         ready, reason = server.readiness() if server else (False, "this process runs no engines")
         if ready and server is not None:
-            degraded = server.degraded()
+            degraded = [*server.degraded(), *(f"{role} engine" for role in server.serving.engines.degraded())]
             return Response({"status": "ready", "degraded": degraded} if degraded else {"status": "ready"})
         state, wait = ("dead", 5) if server is None else (server.state(), server.serving.engines.retry_in)
         if not may_read_metrics(request._request):
@@ -167,14 +167,15 @@ class StatusView(APIView):
         if server is None:
             return Response({"detail": "this process runs no engines"}, status=status.HTTP_503_SERVICE_UNAVAILABLE)
         engines = {
-            role: {**told, "model": model_name(told["model"])} for role, told in server.serving.engines.status().items()
+            role: {**engine.as_json(), "model": model_name(engine.model)}
+            for role, engine in server.serving.engines.status().items()
         }
         answer = {
             "status": "running",
             "connections": async_to_sync(server.slots.snapshot)(),
             "healthy": server.serving.ready,
-            "engines": {role: {"state": told["state"]} for role, told in engines.items()},
-            "models": {role: told["model"] for role, told in engines.items()},
+            "engines": {role: {"state": engine["state"]} for role, engine in engines.items()},
+            "models": {role: engine["model"] for role, engine in engines.items()},
             "version": server.version,
         }
         if cast(Caller, request.auth).may_read_metrics:

@@ -93,7 +93,7 @@ def engine(
         model=model.path,
         max_model_len=context,
         max_num_batched_tokens=batched_tokens or 512,
-        batched_tokens_wished=batched_tokens is not None,
+        batched_tokens_chosen=batched_tokens is not None,
         max_num_seqs=slots,
         quantization=quantization,
         gpu_fraction=round(0.9 / engines, 2),

@@ -146,7 +146,7 @@ async def main() -> None:
     service = vllm_service([EngineSpec(EngineRole.CHAT, model, 2048)], str(CHECKOUT))
     try:
         await service.ensure_running()
-        engine = service.chat
+        engine = service.engine(EngineRole.CHAT)
         form = ChatFormat(engine.tokenizer)
         prompts = [[*form.persona(PERSONA), *form.turn(form.user(text, first=True), first=True)] for text in QUESTIONS]
         for place, ids in enumerate(prompts):  # from here on their prefixes are cached

@@ -52,7 +52,7 @@ async def service(request: pytest.FixtureRequest) -> AsyncIterator[EngineService
 
 @pytest.fixture
 def engine(service: EngineService) -> OwnedEngine:
-    return service.chat  # type: ignore[return-value]
+    return service.engine(EngineRole.CHAT)  # type: ignore[return-value]
 
 
 def _request(engine: OwnedEngine, text: str = PROMPT, max_tokens: int = 24, **more: Any) -> GenerationRequest:

@@ -82,7 +82,7 @@ async def _nothing_used(_prefix: str, _now: float) -> int:
 
 def serving_with(service: EngineService, sampling: SamplingRules) -> ServingContext:
     """Create sessions on the real engine, with one persona per list."""
-    chat = ChatFormat(service.chat.tokenizer)
+    chat = ChatFormat(service.engine(EngineRole.CHAT).tokenizer)
     resolver = PersonaResolver(PersonaEncoder(chat, None, PromptLimits()), PhraseStore(chat))
     catalogue = Catalogue({slug(n): persona(n, phrases) for n, phrases in enumerate(LISTS)}, version=1)
     resolver.phrases.install(resolver.phrases.compile(catalogue))
@@ -208,7 +208,7 @@ async def test_what_it_always_says_is_never_seen(service: EngineService) -> None
                 assert not leaks(text, phrases), (phrases, text)
                 assert final == text
                 turns.append({"list": number, "text": text, **usage})
-            replies = recorded(line, service.chat)
+            replies = recorded(line, service.engine(EngineRole.CHAT))
             assert len(replies) == len(questions)
             assert not [reply for reply in replies if leaks(reply, phrases)]
             check_order(line.frames)
@@ -240,7 +240,7 @@ def tempting(text: str) -> list[str]:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_a_reply_that_holds_no_phrase_is_the_same_token_for_token(service: EngineService, question: str) -> None:
-    engine = service.chat
+    engine = service.engine(EngineRole.CHAT)
     prompt = prompt_ids(engine, question)
     plain = await said(engine, prompt, (), 40)
     phrases = tempting(plain.released())
@@ -301,18 +301,18 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
     service: EngineService, question: str
 ) -> None:
     steps = 40
-    engine = Watched(service.chat)
+    engine = Watched(service.engine(EngineRole.CHAT))
     # Long enough for whole cached blocks.
-    prompt = prompt_ids(service.chat, question, " ".join([CHARACTERS[0], *CHARACTERS * 3]))
-    plain = await generated(service.chat, prompt, steps)
-    phrase = a_phrase_of(service.chat, plain)
-    expected, times = await avoiding(service.chat, prompt, phrase, steps)
+    prompt = prompt_ids(service.engine(EngineRole.CHAT), question, " ".join([CHARACTERS[0], *CHARACTERS * 3]))
+    plain = await generated(service.engine(EngineRole.CHAT), prompt, steps)
+    phrase = a_phrase_of(service.engine(EngineRole.CHAT), plain)
+    expected, times = await avoiding(service.engine(EngineRole.CHAT), prompt, phrase, steps)
     assert times >= 1
     assert expected != plain
 
     reply = await said(engine, prompt, [phrase], steps)  # type: ignore[arg-type]
-    assert ids_of(reply, service.chat) == expected
-    assert reply.released() == service.chat.tokenizer.decode(expected)
+    assert ids_of(reply, service.engine(EngineRole.CHAT)) == expected
+    assert reply.released() == service.engine(EngineRole.CHAT).tokenizer.decode(expected)
     assert reply.suppressed == times
     # Kept tokens count, removed tokens do not.
     assert reply.completion_tokens == len(expected)
@@ -325,7 +325,9 @@ async def test_a_rewound_reply_goes_on_as_if_the_phrase_had_never_come_up(
 
 
 async def test_what_is_taken_back_is_counted_and_costs_no_length(service: EngineService) -> None:
-    reply = await said(service.chat, prompt_ids(service.chat, QUESTIONS[1]), ("the", "and"), 40)
+    reply = await said(
+        service.engine(EngineRole.CHAT), prompt_ids(service.engine(EngineRole.CHAT), QUESTIONS[1]), ("the", "and"), 40
+    )
     assert reply.suppressed > 1
     assert reply.suppressed + 1 < reply.requests <= 2 * reply.suppressed + 1
     assert reply.finish_reason == "length"

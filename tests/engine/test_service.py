@@ -6,14 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
-from inference.engines.base import PRIORITY_WARM, EngineDead, EngineRole
+from inference.engines.base import PRIORITY_WARM, EngineDead, EngineRole, GenerationRequest
 from inference.engines.managed_engine import OwnedEngine
+from inference.engines.sampling import GREEDY
 from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec, ModelRefused
 from inference.engines.supervisor import ProcessSupervisor
+from inference.prefix_cache import prime
 from tests.engine.waiting import until
 from tests.fakes.engine import FakeEngine
 
@@ -58,7 +61,7 @@ def factory() -> Iterator[Factory]:
 
 @pytest.fixture
 async def service(factory: Factory) -> AsyncIterator[EngineService]:
-    made = EngineService([CHAT, TOOL], factory, backoff=0.01)
+    made = EngineService([CHAT, TOOL], factory, backoff_s=0.01)
     yield made
     factory.hold.set()
     await made.aclose()
@@ -74,8 +77,8 @@ async def test_engines_are_built_one_after_the_other_and_off_the_loop(service: E
     assert [engine.role for engine in factory.made] == [EngineRole.CHAT, EngineRole.TOOL]
     assert factory.most_at_once == 1
     assert threading.current_thread() not in factory.threads
-    assert service.chat.model == "chat-model"
-    assert service.tool.model == "tool-model"
+    assert service.engine(EngineRole.CHAT).model == "chat-model"
+    assert service.engine(EngineRole.TOOL).model == "tool-model"
 
 
 async def test_building_begins_before_there_is_a_loop(service: EngineService, factory: Factory) -> None:
@@ -110,14 +113,14 @@ async def test_while_it_starts_it_says_so(service: EngineService, factory: Facto
     assert not service.ready
     assert service.retry_in > 1
     with pytest.raises(EngineDead, match="starting: loading chat-model"):
-        _ = service.chat
+        _ = service.engine(EngineRole.CHAT)
     status = service.status()
-    assert (status["chat"]["state"], status["tool"]["state"]) == ("starting", "starting")
-    assert status["tool"]["reason"] == "waiting for its turn"
+    assert (status["chat"].state, status["tool"].state) == ("starting", "starting")
+    assert status["tool"].reason == "waiting to be built"
 
 
 async def test_an_engine_is_warmed_with_the_given_prompts_and_one_structured_request(factory: Factory) -> None:
-    service = EngineService([CHAT], factory, warm_prompts=lambda engine: [[1, 2, 3], [4, 5]])
+    service = EngineService([CHAT], factory, startup_prompts=lambda engine: [[1, 2, 3], [4, 5]])
     await service.ensure_running()
     requests = factory.made[0].requests
     assert [list(request.prompt_ids) for request in requests] == [[1, 2, 3], [4, 5], [1, 2, 3]]
@@ -128,7 +131,7 @@ async def test_an_engine_is_warmed_with_the_given_prompts_and_one_structured_req
 
 async def test_status_of_a_ready_engine(service: EngineService) -> None:
     await service.ensure_running()
-    told = service.status()["chat"]
+    told = service.status()["chat"].as_json()
     assert (told["role"], told["model"], told["state"], told["reason"]) == ("chat", "chat-model", "ready", "")
     assert (told["max_model_len"], told["dtype"], told["quantization"]) == (2048, "float32", None)
     assert told["stats"]["running"] == 0
@@ -140,7 +143,7 @@ async def test_an_engine_that_is_not_deployed(factory: Factory) -> None:
     assert service.deployed(EngineRole.CHAT)
     assert not service.deployed(EngineRole.TOOL)
     with pytest.raises(EngineDead, match="no tool engine is deployed"):
-        _ = service.tool
+        _ = service.engine(EngineRole.TOOL)
 
 
 async def test_a_refused_model_is_the_reason_and_ends_what_was_built(service: EngineService, factory: Factory) -> None:
@@ -150,7 +153,7 @@ async def test_a_refused_model_is_the_reason_and_ends_what_was_built(service: En
             await service.ensure_running()
     assert service.failure == "tool model x: too large"
     assert [engine.stopped for engine in factory.made] == [True]
-    assert {told["state"] for told in service.status().values()} == {"dead"}
+    assert {status.state for status in service.status().values()} == {"dead"}
 
 
 async def test_a_death_while_it_warms_is_fatal(factory: Factory) -> None:
@@ -171,19 +174,21 @@ async def test_a_death_while_it_warms_is_fatal(factory: Factory) -> None:
 
 async def test_a_dead_engine_is_noticed_and_replaced(service: EngineService, factory: Factory) -> None:
     await service.ensure_running()
-    chat = service.chat
+    chat = service.engine(EngineRole.CHAT)
     factory.hold.clear()
     factory.made[1].die()
-    assert await until(lambda: service.status()["tool"]["state"] != "ready") < 1.0
+    assert await until(lambda: service.status()["tool"].state != "ready") < 1.0
     with pytest.raises(EngineDead):
-        _ = service.tool
-    assert service.chat is chat
+        _ = service.engine(EngineRole.TOOL)
+    assert service.engine(EngineRole.CHAT) is chat
     assert service.retry_in >= 1
+    assert service.ready, "turns go on; their tool decisions are no"
+    assert service.degraded() == ["tool"]
     factory.hold.set()
-    await until(lambda: service.ready)
-    assert service.tool is factory.made[2]
+    await until(lambda: not service.degraded())
+    assert service.engine(EngineRole.TOOL) is factory.made[2]
     assert factory.made[1].stopped
-    assert service.status()["tool"]["rebuilds"] == 1
+    assert service.status()["tool"].rebuilds == 1
 
 
 async def test_rebuilding_is_tried_again_and_then_given_up(service: EngineService, factory: Factory) -> None:
@@ -195,8 +200,102 @@ async def test_rebuilding_is_tried_again_and_then_given_up(service: EngineServic
     factory.made[2].die()
     await until(lambda: service.failure)
     assert service.failure == "the chat engine could not be replaced: out of memory"
-    assert service.status()["chat"]["state"] == "dead"
-    assert service.tool.alive
+    assert service.status()["chat"].state == "dead"
+    assert service.engine(EngineRole.TOOL).alive
+
+
+async def test_a_tool_engine_that_does_not_come_back_leaves_the_turns_running(
+    service: EngineService, factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    await service.ensure_running()
+    factory.errors = [RuntimeError("out of memory") for _ in range(9)]
+    factory.made[1].die()
+    await until(lambda: "could not be replaced" in caplog.text)
+    assert service.ready
+    assert service.failure is None
+    assert service.degraded() == ["tool"]
+
+
+async def test_a_dead_chat_engine_is_not_ready(service: EngineService, factory: Factory) -> None:
+    await service.ensure_running()
+    factory.hold.clear()
+    factory.made[0].die()
+    assert not service.ready
+    factory.hold.set()
+    await until(lambda: service.ready)
+
+
+# -- replicas ------------------------------------------------------------------------------------------------------
+
+
+def replicas(count: int) -> list[EngineSpec]:
+    return [replace(CHAT, replica=number, replicas=count) for number in range(count)]
+
+
+async def generate(service: EngineService, name: str, affinity: str | None) -> None:
+    request = GenerationRequest(name, [1, 2, 3], 4, GREEDY, affinity=affinity)
+    async for _ in service.engine(EngineRole.CHAT).generate(request):
+        pass
+
+
+async def test_sessions_stay_on_their_replica_and_new_ones_go_to_the_other(factory: Factory) -> None:
+    service = EngineService(replicas(2), factory)
+    await service.ensure_running()
+    for turn in range(3):
+        for session in ("a", "b", "c", "d"):
+            await generate(service, f"{session}{turn}", session)
+    where = [
+        {request.affinity for request in engine.requests if request.affinity is not None} for engine in factory.made
+    ]
+    assert sorted(map(len, where)) == [2, 2]
+    assert not where[0] & where[1]
+    status = service.status()["chat"]
+    assert (status.state, list(status.replicas)) == ("ready", ["ready", "ready"])
+    assert set(service.registries()) == set()
+    await service.aclose()
+
+
+async def test_a_warm_up_without_a_session_is_computed_by_every_replica(factory: Factory) -> None:
+    service = EngineService(replicas(2), factory)
+    await service.ensure_running()
+    before = [len(engine.requests) for engine in factory.made]
+    await prime(service.engine(EngineRole.CHAT), [1, 2, 3])
+    assert [len(engine.requests) for engine in factory.made] == [count + 1 for count in before]
+    await prime(service.engine(EngineRole.CHAT), [1, 2, 3], affinity="a")
+    assert sum(len(engine.requests) for engine in factory.made) == sum(before) + 3
+    await service.aclose()
+
+
+async def test_a_dead_replica_takes_only_its_own_sessions_along(factory: Factory) -> None:
+    service = EngineService(replicas(2), factory, backoff_s=0.01)
+    await service.ensure_running()
+    await generate(service, "a0", "a")
+    await generate(service, "b0", "b")
+    first, second = factory.made
+    home = first if any(request.affinity == "a" for request in first.requests) else second
+    other = second if home is first else first
+    home.step = other.step = asyncio.Semaphore(0)
+    factory.hold.clear()
+    running = [asyncio.create_task(generate(service, f"{name}1", name)) for name in ("a", "b")]
+    await home.wait_for_requests(len(home.requests))
+    await asyncio.sleep(0.05)
+    home.die()
+    with pytest.raises(EngineDead):
+        await running[0]
+    assert service.ready
+    assert service.degraded() == ["chat"]
+    other.step.release()
+    other.step = None
+    for _ in range(9):
+        home.step.release()
+    await running[1]
+    await generate(service, "a2", "a")  # the session moves to the other replica
+    assert other.requests[-1].affinity == "a"
+    factory.hold.set()
+    await until(lambda: not service.degraded())
+    assert len(factory.made) == 3
+    assert service.status()["chat"].rebuilds == 1
+    await service.aclose()
 
 
 async def test_two_dead_engines_are_rebuilt_one_at_a_time(service: EngineService, factory: Factory) -> None:
@@ -239,10 +338,10 @@ async def test_a_rebuild_that_hangs_loses_its_processes_and_is_tried_again(monke
             raise RuntimeError("its processes are gone")
         return FakeEngine(spec.role)
 
-    monkeypatch.setattr("inference.engines.service.WATCH_S", 0.02)
-    service = EngineService([CHAT], build, keeper=Processes(killed), backoff=0.01, patience=0.05)
+    monkeypatch.setattr("inference.engines.lifecycle.POLL_S", 0.02)
+    service = EngineService([CHAT], build, supervisor=Processes(killed), backoff_s=0.01, rebuild_timeout_s=0.05)
     await service.ensure_running()
-    service.chat.die()  # type: ignore[attr-defined]
+    service.engine(EngineRole.CHAT).die()  # type: ignore[attr-defined]
     await until(lambda: service.ready)
     assert builds == 3
     await service.aclose()
@@ -256,9 +355,9 @@ async def test_closing_ends_the_engines_and_is_final(service: EngineService, fac
     await service.aclose()
     await service.aclose()
     assert [engine.stopped for engine in factory.made] == [True, True]
-    assert {told["state"] for told in service.status().values()} == {"stopped"}
+    assert {status.state for status in service.status().values()} == {"stopped"}
     with pytest.raises(EngineDead, match="stopped"):
-        _ = service.chat
+        _ = service.engine(EngineRole.CHAT)
 
 
 async def test_closing_while_it_starts(service: EngineService, factory: Factory) -> None:

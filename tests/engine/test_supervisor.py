@@ -16,7 +16,7 @@ from inference.engines import supervisor
 from inference.engines.base import EngineRole
 from inference.engines.service import vllm_service
 from inference.engines.spec import EngineSpec
-from inference.engines.supervisor import ENGINE_MARK, SERVER_MARK, ProcessSupervisor
+from inference.engines.supervisor import ENGINE_MARK, SERVER_MARK, ProcessSupervisor, marked
 from tests.conftest import StartServer
 from tests.engine.waiting import until
 
@@ -26,6 +26,12 @@ TINY = CHECKOUT / ".models" / "tiny-random-llama"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are marked in /proc")
 
 SLEEPER = [sys.executable, "-I", "-S", "-c", "import time; print(flush=True); time.sleep(600)"]
+
+
+def processes(owner: ProcessSupervisor | None, engine: str) -> list[int]:
+    """The process ids of one engine of a server."""
+    assert owner is not None
+    return marked(ENGINE_MARK, f"{owner.server}/{engine}")
 
 
 def _sleeper() -> subprocess.Popen[bytes]:
@@ -38,13 +44,13 @@ def _sleeper() -> subprocess.Popen[bytes]:
 @linux
 def test_engine_processes_are_found_by_their_marks_and_killed(tmp_path: Path) -> None:
     keeper = ProcessSupervisor(str(tmp_path))
-    with keeper.marking("chat-1"):
+    with keeper.mark_new_processes("chat-1"):
         chat = _sleeper()
-    with keeper.marking("tool-1"):
+    with keeper.mark_new_processes("tool-1"):
         tool = _sleeper()
     other = _sleeper()
     try:
-        assert keeper.processes("chat-1") == [chat.pid]
+        assert processes(keeper, "chat-1") == [chat.pid]
         assert ENGINE_MARK not in os.environ
         assert keeper.kill("chat-1") == 1
         assert chat.wait(5) == -signal.SIGKILL
@@ -61,13 +67,13 @@ def test_engine_processes_are_found_by_their_marks_and_killed(tmp_path: Path) ->
 # A server with one engine process and a guard, without the engine.
 SERVER = """
     import subprocess, sys, time
-    from inference.engines.supervisor import ProcessSupervisor
+    from inference.engines.supervisor import ENGINE_MARK, ProcessSupervisor, marked
     keeper = ProcessSupervisor(sys.argv[1])
     keeper.start()
-    with keeper.marking("chat-1"):
+    with keeper.mark_new_processes("chat-1"):
         subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"],
                          stdout=subprocess.DEVNULL, start_new_session=True)
-    while not keeper.processes("chat-1"):
+    while not marked(ENGINE_MARK, f"{keeper.server}/chat-1"):
         time.sleep(0.01)
     print(keeper.server, keeper._guard.pid, flush=True)
     time.sleep(600)
@@ -149,17 +155,17 @@ async def test_a_killed_engine_process_is_noticed_and_replaced() -> None:
     service = vllm_service([EngineSpec(EngineRole.CHAT, str(TINY), 1024, max_num_seqs=2)], str(CHECKOUT))
     try:
         await service.ensure_running()
-        assert service._keeper is not None
-        before = {pid: _title(pid) for pid in service._keeper.processes("chat-1")}
+        assert service._lifecycle._supervisor is not None
+        before = {pid: _title(pid) for pid in processes(service._lifecycle._supervisor, "chat-1")}
         os.kill(next(pid for pid, title in before.items() if "EngineCore" in title), signal.SIGKILL)
         assert await until(lambda: not service.ready) < 2
         await until(lambda: service.ready, 240)
-        assert not set(before) & set(service._keeper.processes("chat-2"))
-        assert service._keeper.processes("chat-1") == []
+        assert not set(before) & set(processes(service._lifecycle._supervisor, "chat-2"))
+        assert processes(service._lifecycle._supervisor, "chat-1") == []
     finally:
         await service.aclose()
-        assert service._keeper is not None
-        assert service._keeper.processes("chat-2") == []
+        assert service._lifecycle._supervisor is not None
+        assert processes(service._lifecycle._supervisor, "chat-2") == []
 
 
 REAL_SERVER = """
@@ -171,7 +177,7 @@ REAL_SERVER = """
     async def serve():
         service = vllm_service([EngineSpec(EngineRole.CHAT, sys.argv[2], 1024, max_num_seqs=2)], sys.argv[1])
         await service.ensure_running()
-        print("ready", service._keeper.server, flush=True)
+        print("ready", service._lifecycle._supervisor.server, flush=True)
         await asyncio.Event().wait()
 
     if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Served:
         service = EngineService(
             [EngineSpec(role, "fake", 4096) for role in engines],
             lambda spec: engines[spec.role],
-            warm_prompts=lambda engine: self.runtime.warm_prompts(engine),
+            startup_prompts=lambda engine: self.runtime.startup_prompts(engine),
         )
         env = Environment(TEXT_API_KEY="unused-here", RUN_DIR=settings.ENV.RUN_DIR, TOOL_HARD_TIMEOUT_MS=-1)
         self.runtime = ServerRuntime(env, service, "1.2.3")

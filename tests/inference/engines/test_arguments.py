@@ -11,12 +11,13 @@ import pytest
 from huggingface_hub import errors
 
 from inference.engines import model_config
-from inference.engines.arguments import bound_cores, plan
+from inference.engines.arguments import plan
 from inference.engines.base import EngineRole
 from inference.engines.device import GIB, Device, probe
 from inference.engines.model_config import ModelConfig
-from inference.engines.spec import EngineSpec, ModelRefused, spec_for, specs
+from inference.engines.spec import EngineSpec, ModelRefused, specs
 from inference.engines.tokenizer import CHATML_TEMPLATE, end_token_ids, load_tokenizer
+from inference.engines.topology import engine_cores
 from tests.fakes.engine import tiny_tokenizer
 from yapserver.env import Environment
 
@@ -107,16 +108,16 @@ def test_a_gpu_compiles_and_takes_its_share() -> None:
 )
 def test_threads(cores: tuple[int, ...], chat: tuple[int, ...], tool: tuple[int, ...], alone: tuple[int, ...]) -> None:
     device = replace(AVX2, cores=cores)
-    assert bound_cores(CHAT, device) == chat
-    assert bound_cores(TOOL, device) == tool
-    assert bound_cores(replace(TOOL, alone=True), device) == alone
+    assert engine_cores(CHAT, device) == chat
+    assert engine_cores(TOOL, device) == tool
+    assert engine_cores(replace(TOOL, alone=True), device) == alone
 
 
 def test_on_a_cpu_a_step_is_short_unless_the_operator_wants_it_long() -> None:
     wish = replace(CHAT, max_num_batched_tokens=1024)
     for spec, device, tokens in (
         (CHAT, AVX2, 128 + CHAT.max_num_seqs),
-        (replace(wish, batched_tokens_wished=True), AVX2, 1024),
+        (replace(wish, batched_tokens_chosen=True), AVX2, 1024),
         (replace(CHAT, max_num_batched_tokens=64), AVX2, 64 + CHAT.max_num_seqs),
         (wish, HOPPER, 1024),
     ):
@@ -124,7 +125,7 @@ def test_on_a_cpu_a_step_is_short_unless_the_operator_wants_it_long() -> None:
     arguments = plan(CHAT, AVX2, SMALL).arguments
     assert 0 < arguments["long_prefill_token_threshold"] < arguments["max_num_batched_tokens"]
     chat, tool = specs(_environment(MAX_NUM_BATCHED_TOKENS_CHAT=256))
-    assert (chat.batched_tokens_wished, tool.batched_tokens_wished) == (True, False)
+    assert (chat.batched_tokens_chosen, tool.batched_tokens_chosen) == (True, False)
 
 
 def test_more_sequences_than_batched_tokens_are_not_asked_of_vllm() -> None:
@@ -220,7 +221,7 @@ def test_a_local_model_is_read(tmp_path: Path) -> None:
             layer_types=["full_attention"],
         )
     )
-    assert read == ModelConfig("LlamaForCausalLM", 4096, None, None, 2 * 2 * 2 * 64, 64, 8)
+    assert read == ModelConfig("LlamaForCausalLM", 4096, None, None, 2 * 2 * 2 * 64, 64, 8, heads=4, layers=2)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_an_awq_model_wins_and_an_engines_own_quantization_too() -> None:
     settings = _environment(
         CHAT_MODEL="a/b", AWQ_CHAT_MODEL="a/b-awq", TOOL_MODEL="a/c", QUANTIZATION="fp8", CHAT_QUANTIZATION="awq"
     )
-    chat, tool = (spec_for(settings, role) for role in EngineRole)
+    chat, tool = specs(settings)
     assert (chat.model, chat.quantization) == ("a/b-awq", "awq")
     assert (tool.model, tool.quantization) == ("a/c", "fp8")
 
