@@ -1,21 +1,26 @@
 """Checks of settings against each other: sampling ranges, GPU lists, memory shares, prompt limits and the context."""
 
+# ruff: noqa: N802 (the names are the environment's)
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from inference.engines.sampling import SAMPLING_KEYS
-from inference.engines.spec import ALONE_SHARE, CHAT_SHARE, TOOL_SHARE, gpus_are_apart, parse_gpus
+from inference.engines.spec import ALONE_SHARE, CHAT_SHARE, TOOL_SHARE, EngineSettings, gpus_are_apart, parse_gpus
 from inference.prompting.prompt_limits import TEMPLATE_RESERVE_TOKENS
-
-if TYPE_CHECKING:
-    from yapserver.env import Environment
 
 ROLES = ("CHAT", "TOOL")
 
 
-def check_sampling_ranges(env: Environment) -> None:
+class Settings(EngineSettings, Protocol):
+    """The settings that are checked: those of the engines, their prompt limits and the sampling defaults."""
+
+    @property
+    def USER_UTT_MAX_TOKENS(self) -> int: ...
+
+
+def check_sampling_ranges(env: Settings) -> None:
     """Check that each sampling default lies in its range.
 
     Raises:
@@ -28,7 +33,7 @@ def check_sampling_ranges(env: Environment) -> None:
             raise ValueError(f"{name}={value}: allowed are {low} to {high} ({name}_MIN, {name}_MAX)")
 
 
-def check_engine_settings(env: Environment) -> None:
+def check_engine_settings(env: Settings) -> None:
     """Check the settings of the deployed engines.
 
     Raises:
@@ -42,7 +47,7 @@ def check_engine_settings(env: Environment) -> None:
     _check_gpu_shares(env)
 
 
-def _check_gpus(env: Environment, role: str) -> None:
+def _check_gpus(env: Settings, role: str) -> None:
     text: str | None = getattr(env, f"{role}_GPUS")
     try:
         gpus = parse_gpus(text)
@@ -57,7 +62,7 @@ def _check_gpus(env: Environment, role: str) -> None:
         raise ValueError(f"{role}_GPUS={text}: with DISTRIBUTED_EXECUTOR=ray the cluster chooses the GPUs")
 
 
-def _check_engine_args(env: Environment, role: str) -> None:
+def _check_engine_args(env: Settings, role: str) -> None:
     text: str | None = getattr(env, f"{role}_ENGINE_ARGS")
     if not text:
         return
@@ -69,7 +74,7 @@ def _check_engine_args(env: Environment, role: str) -> None:
         raise ValueError(f'{role}_ENGINE_ARGS must be a JSON object such as {{"enable_lora": true}}')
 
 
-def _check_gpu_shares(env: Environment) -> None:
+def _check_gpu_shares(env: Settings) -> None:
     """Check the sum of both shares: vLLM would find a sum above 1 only after the first model is loaded."""
     if env.DEPLOY_MODELS != "both" or gpus_are_apart(env.CHAT_GPUS, env.TOOL_GPUS):
         return
@@ -82,7 +87,7 @@ def _check_gpu_shares(env: Environment) -> None:
         )
 
 
-def _check_context(env: Environment, role: str) -> None:
+def _check_context(env: Settings, role: str) -> None:
     """Check that the longest accepted prompt, an utterance and a reply fit the context without any history."""
     context, prompt, reply = (getattr(env, f"{role}_{name}") for name in ("MAX_LEN", "PROMPT_MAX_TOKENS", "MAX_OUT"))
     utterance = env.USER_UTT_MAX_TOKENS

@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,15 @@ class Device:
         return f"CPU with {len(self.cores)} cores, {best}, {self.memory / GIB:.0f} GiB"
 
 
-def probe() -> Device:
-    """Return the facts of this machine. GPUs are read with NVML, which creates no CUDA context in this process."""
+def probe(visible: str | None = None) -> Device:
+    """Return the facts of this machine. GPUs are read with NVML, which creates no CUDA context in this process.
+
+    Args:
+        visible: the value of ``CUDA_VISIBLE_DEVICES``; None shows all GPUs.
+    """
     import torch
 
-    gpus = _gpus(os.environ) if torch.version.cuda is not None else []
+    gpus = _gpus(visible) if torch.version.cuda is not None else []
     if gpus:
         return _cuda_device(gpus, _cores(), cpu_flags())
     total, free = _memory()
@@ -103,7 +107,7 @@ def _cuda_device(gpus: Sequence[Gpu], cores: tuple[int, ...], flags: frozenset[s
     )
 
 
-def _gpus(environ: Mapping[str, str]) -> list[Gpu]:
+def _gpus(visible: str | None) -> list[Gpu]:
     """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` lets this process see; empty without an NVIDIA driver."""
     try:
         nvml: Any = importlib.import_module("pynvml")  # package nvidia-ml-py; requirements.txt locks it for CUDA
@@ -116,7 +120,7 @@ def _gpus(environ: Mapping[str, str]) -> list[Gpu]:
         uuids = [nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(len(found))]
     finally:
         nvml.nvmlShutdown()
-    return _visible(found, [str(uuid) for uuid in uuids], environ.get("CUDA_VISIBLE_DEVICES"))
+    return _visible(found, [str(uuid) for uuid in uuids], visible)
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:

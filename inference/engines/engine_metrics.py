@@ -53,18 +53,20 @@ class EngineMetrics:
         }
 
 
-def stat_logger() -> tuple[type[Any], EngineMetrics]:
+def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
     """Return a stat logger class for one engine, and the metrics that it fills.
+
+    Args:
+        base: vLLM's ``PrometheusStatLogger``.
 
     The logger never raises: an exception in a stat logger ends the engine
     (vllm/v1/engine/async_llm.py, output_handler).
     """
     from prometheus_client import Counter, Gauge, Histogram
-    from vllm.v1.metrics.loggers import PrometheusStatLogger
 
     metrics = EngineMetrics()
 
-    class StatLogger(PrometheusStatLogger):  # type: ignore[misc, unused-ignore]
+    class StatLogger(base):  # type: ignore[misc, unused-ignore]
         _gauge_cls = partial(Gauge, registry=metrics.registry)
         _counter_cls = partial(Counter, registry=metrics.registry)
         _histogram_cls = partial(Histogram, registry=metrics.registry)

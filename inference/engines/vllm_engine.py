@@ -44,7 +44,7 @@ _EDITED = ("LD_PRELOAD", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")
 @cache
 def this_device() -> Device:
     """Return the machine as it was before the first engine was built."""
-    return probe()
+    return probe(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def build(spec: EngineSpec) -> VllmEngine:
@@ -81,6 +81,7 @@ class VllmEngine:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+        from vllm.v1.metrics.loggers import PrometheusStatLogger
 
         self.role: EngineRole = spec.role
         self.model = spec.model
@@ -93,7 +94,7 @@ class VllmEngine:
         self._lost_errors = (EngineGenerateError,)
         refused: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
         self._bad_request = (refused, ValueError)
-        logger_class, self._metrics = stat_logger()
+        logger_class, self._metrics = stat_logger(PrometheusStatLogger)
         self.registry: CollectorRegistry = self._metrics.registry
         # All imports come before: libgomp reads OMP_* once, when it is loaded, and would bind this thread, too.
         with temporary_environment(launch.process_environ, keep=_EDITED):

@@ -115,13 +115,13 @@ def test_what_cannot_run_is_refused_before_minutes_are_spent(
 def test_memory_counts_for_the_gpus_that_are_chosen() -> None:
     small = replace(GPUS[0], memory=8 * GIB, free_memory=8 * GIB)
     node = replace(NODE, gpus=(small, *GPUS[1:]))
-    assert plan(replace(CHAT, gpus=(1,)), node, MODEL)
+    assert plan(replace(CHAT, gpus=(1,)), node, MODEL).arguments
     with pytest.raises(ModelRefused, match=r"of the GPU; its share is 7\.2 GiB"):
         plan(replace(CHAT, gpus=(0,), quantization="none"), node, MODEL)
     big = replace(MODEL, weight_bytes=280 * GIB, quantization="awq")
     with pytest.raises(ModelRefused, match="GiB of the GPU"):
         plan(CHAT, NODE, big)
-    assert plan(replace(CHAT, tensor_parallel=8, gpus=tuple(range(8))), NODE, big)
+    assert plan(replace(CHAT, tensor_parallel=8, gpus=tuple(range(8))), NODE, big).arguments
 
 
 # -- arguments -------------------------------------------------------------------------------------
