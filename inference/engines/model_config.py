@@ -1,4 +1,4 @@
-"""A model's own facts, read from its config.json: what it is, how it is quantized, what its cache costs."""
+"""Facts about a model from its config.json: architecture, quantization, cost of the KV cache."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 from inference.engines.spec import ModelRefused
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*")
-# RoPE types whose factor stretches the positions that the config names.
+# RoPE types whose factor multiplies the positions of the config.
 _STRETCHING = {"linear", "dynamic", "yarn"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """``max_positions`` is None where the config does not say. ``quantization`` is the config's ``quant_method``
-    (None: float weights), ``bits`` its weight width. ``kv_values`` is how many numbers one token keeps in the cache,
-    None where that is not plain attention. ``head_size`` is the width of an attention head. ``weight_bytes`` is known
-    for local models only. ``weight_type`` is ``int`` or ``float`` for quantized weights, ``activation_bits`` the width
-    of quantized activations; None where weights or activations are not quantized. ``heads`` and ``layers`` count the
-    model's attention heads and layers, None where the config does not say."""
+    """Facts of one model.
+
+    `max_positions` is None if the config does not name it. `quantization` is the config's `quant_method` (None: float
+    weights), `bits` the width of the weights. `kv_values` is the count of cached numbers per token (None: not plain
+    attention). `head_size` is the width of an attention head. `weight_bytes` is known for local models only.
+    `weight_type` is `int` or `float` for quantized weights, and `activation_bits` the width of quantized activations;
+    None if not quantized. `heads` and `layers` count attention heads and layers; None if the config does not name them.
+    """
 
     architecture: str
     max_positions: int | None
@@ -45,7 +47,11 @@ class ModelConfig:
 
 
 def read(model: str) -> ModelConfig:
-    """The facts of a local folder or a Hub model. Raises :class:`ModelRefused` with the reason."""
+    """Read the config of a local folder or a Hub model.
+
+    Raises:
+        ModelRefused: the model cannot be read; the message has the reason.
+    """
     path = _config_path(model)
     config = parse(model, path.read_text(encoding="utf-8"))
     if not Path(model).expanduser().is_dir():
