@@ -96,6 +96,14 @@ async def test_not_ready_and_why(server: Server) -> None:
     assert (told["status"], told["reason"]) == ("dead", "the chat engine could not be replaced: broken")
 
 
+async def test_a_tool_engine_that_is_replaced_is_named_and_turns_go_on(server: Server) -> None:
+    tool = server.serving.engines.engine(EngineRole.TOOL)
+    assert isinstance(tool, FakeEngine)
+    tool.die()
+    answer = await server.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "degraded": ["tool engine"]})
+
+
 async def test_a_stranger_learns_that_it_is_not_ready_and_no_more(server: Server) -> None:
     server.serving.engines.failure = "the chat engine could not be replaced: /home/operator/models is broken"
     server.serving.started = False
