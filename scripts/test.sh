@@ -59,7 +59,7 @@ device=$(device)
 make_venv "$device"
 install "$device" dev
 .venv/bin/python scripts/demo_model.py >/dev/null
-.venv/bin/python tests/tiny_model.py >/dev/null
+.venv/bin/python -m tests.tiny_model >/dev/null
 need_npm
 .venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
 .venv/bin/python -m tests.personas.sillytavern || die "the tests' character card cannot be fetched: see the lines above"

@@ -1,6 +1,6 @@
 """Write a tiny random Llama with the demo model's tokenizer: an engine that costs almost nothing, for tests.
 
-    .venv/bin/python tests/tiny_model.py [FOLDER]
+    .venv/bin/python -m tests.tiny_model [FOLDER]
 
 What it says is noise, the same noise on every machine (fixed seed). Needs the demo model (scripts/demo_model.py), of
 which it takes the tokenizer. Prints the folder; one that is complete is left as it is.

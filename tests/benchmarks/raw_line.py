@@ -31,11 +31,11 @@ class RawEngine:
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        from inference.engines.supervisor import temporary_environment
         from inference.engines.tokenizer import load_tokenizer
-        from inference.engines.vllm_engine import lent_environment
         from inference.prompting.chat_template import ChatFormat
 
-        with lent_environment(process_environ):
+        with temporary_environment(process_environ, keep=("LD_PRELOAD", "LOCAL_WORLD_SIZE", "NUMEXPR_MAX_THREADS")):
             self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._form = ChatFormat(load_tokenizer(arguments["model"]))
         self.params: Callable[[], Any] = partial(
