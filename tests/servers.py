@@ -90,8 +90,13 @@ class RedisServer:
 
     def thaw(self) -> None:
         """Go on from where it was frozen."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server has been started and not stopped."""
+        return self._process is not None
 
     def stop(self) -> None:
         """Gone at once, with all data."""
@@ -146,6 +151,11 @@ class PostgresCluster:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(timeout=_DEADLINE_S)
             self._process = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the server has been started and not stopped."""
+        return self._process is not None
 
     def kill(self) -> None:
         """SIGKILL to the server and all its processes."""

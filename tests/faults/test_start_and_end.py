@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -184,15 +186,16 @@ async def test_usage_survives_an_end_on_a_full_disk(
 
 
 def rows(path: Path) -> tuple[int, int]:
-    """Turns and tokens in the usage rows of an SQLite file."""
-    import sqlite3
-
-    with sqlite3.connect(path) as database:
-        found = database.execute(
-            "SELECT sum(turns), sum(prompt_tokens + completion_tokens + tool_prompt_tokens + tool_completion_tokens)"
-            " FROM accounts_usage"
-        ).fetchone()
-    database.close()
+    """Turns and tokens in the usage rows of an SQLite file, read from a copy: SQLite itself resolves /proc/PID/root."""
+    with tempfile.TemporaryDirectory() as copy:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copy(f"{path}{suffix}", f"{copy}/copy.sqlite3{suffix}")
+        with closing(sqlite3.connect(f"{copy}/copy.sqlite3")) as database:
+            found = database.execute(
+                "SELECT sum(turns), sum(prompt_tokens + completion_tokens + tool_prompt_tokens"
+                " + tool_completion_tokens) FROM accounts_usage"
+            ).fetchone()
     return int(found[0] or 0), int(found[1] or 0)
 
 
