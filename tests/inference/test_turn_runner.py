@@ -18,6 +18,12 @@ from tests.fakes.serving import START, Line, talking
 
 SAID = "Hello there, how are you today?"
 YES = '[{"name": "take_screenshot", "arguments": {}}]'
+# A tool with an argument: the engine writes the call to its end. Calls without arguments are known at their first token.
+SEARCH = (
+    'Tools: [{"name": "search", "description": "Search the web.", "parameters": '
+    '{"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}}]'
+)
+SEARCHED = '[{"name": "search", "arguments": {"query": "the sea"}}]'
 PATIENT = TurnPolicy(tool=ToolPolicy(hard_timeout_s=None))
 
 
@@ -95,7 +101,7 @@ class Failing(FakeEngine):
     """A tool engine whose requests fail with an exception of the test's choice."""
 
     def __init__(self, error: Exception, after: int) -> None:
-        super().__init__(EngineRole.TOOL, lambda _: YES)
+        super().__init__(EngineRole.TOOL, lambda _: SEARCHED)
         self._error, self._after = error, after
         self.armed = False  # start-up requests succeed
 
@@ -115,7 +121,7 @@ async def test_a_tool_engine_that_fails_is_a_no(error: Exception, after: int, co
     tool = Failing(error, after)
     async with talking(FakeEngine(reply=SAID), tool, turn=replace(PATIENT, concurrent=concurrent)) as line:
         tool.armed = True
-        frames = await line.turn()
+        frames = await line.turn(tool_prompt=SEARCH)
         assert [frame["status"] for frame in frames if frame["type"] == "toolcall"] == ["no"]
         assert line.text() == SAID
         assert frames[-1]["usage"]["finish_reason"] == "stop"
