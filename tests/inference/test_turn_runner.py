@@ -18,7 +18,7 @@ from tests.fakes.serving import START, Line, talking
 
 SAID = "Hello there, how are you today?"
 YES = '[{"name": "take_screenshot", "arguments": {}}]'
-# A tool with an argument: the engine writes the call to its end. Calls without arguments are known at their first token.
+# A tool with an argument: the engine writes the whole call. A call without arguments is known at its first token.
 SEARCH = (
     'Tools: [{"name": "search", "description": "Search the web.", "parameters": '
     '{"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}}]'
