@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
@@ -23,7 +25,17 @@ TINY = EngineSpec(EngineRole.CHAT, str(CHECKOUT / ".models" / "tiny-random-llama
 TEXT = "A prefix that one session has said before and says again, word for word, in each of its turns. " * 3
 _numbers = count()
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    # vLLM leaves the sockets of an engine that was killed to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _sockets_are_collected_here() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 async def generate(engine: Engine, session: str | None, *, max_tokens: int = 4) -> Delta:
