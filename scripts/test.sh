@@ -109,7 +109,7 @@ fi
 ! wanted engine || step "engine suite" twice pytest -m engine
 ! wanted faults || step "faults suite" twice pytest -m faults
 ! wanted browser || step "browser suite" twice pytest -m browser
-! wanted quantizer || step "quantizer suite" twice pytest -m quantizer
+! wanted quantizer || step "quantizer suite" twice pytest -o faulthandler_timeout=1800 -m quantizer
 if wanted docker; then
     reason=$(need_docker)
     if [[ -z $reason ]]; then
