@@ -120,8 +120,11 @@ class Reply:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens that the reply kept. Rewound tokens are not counted."""
-        return len(self._ids)
+        """Tokens that the reply kept, at most ``max_tokens``. Rewound tokens are not counted.
+
+        A token that the thought filter divides is encoded again, possibly as two tokens; the limit bounds that count.
+        """
+        return min(len(self._ids), self._plan.max_tokens)
 
     @property
     def reasoning_tokens(self) -> int:

@@ -127,7 +127,8 @@ async def slot(make: MakeLine, pid: int, *, seed: str, slots: int, repeat: int) 
             ours = witness.timeline.arrivals
             step = median(gaps(ours)[-12:])
             freed.append(came[0] - cancelled)
-            steps.append((came[0] - cancelled) / step)
+            if step > 0:  # a busy reader takes several frames at once and sees no time between them
+                steps.append((came[0] - cancelled) / step)
             done.append(left.ended - cancelled)
             after.append(max(0, sum(cancelled < at <= came[0] for at in ours) - 1))
         for line in (*lines, waiting):

@@ -135,6 +135,6 @@ async def test_at_capacity_and_with_a_wrong_key(demo_server: DemoServer, crowd: 
         run(demo_server, "warmup"), run_client("warmup", "--server", demo_server.ws_url, "--api-key", "wrong")
     )
     assert full.status == wrong.status == 3
-    assert f"{len(crowd)} of {len(crowd)} places are taken (closed with 1013)" in full.err
+    assert f"{len(crowd)} of {len(crowd)} connection slots are in use (closed with 1013)" in full.err
     assert "authentication_failed" in wrong.err
     assert "(closed with 1008)" in wrong.err

@@ -47,7 +47,7 @@ async def test_bad_frames_are_answered_and_the_connection_lives(tiny_server: Yap
     bad: list[str | bytes] = [
         "", "{", "[]", "null", "1", '"start"', "{}", '{"type": 5}', '{"type": ""}', "[" * 100_000, b"\x00\x01",
         b'{"type":"ping"}', "\x00", '{"type": "ping", "request_id": NaN}', '{"type":"ping","request_id":[]}',
-        '{"type":"start","session_id":"\\ud800"}', "x" * (MIB + 1),
+        "x" * (MIB + 1),
         json.dumps({"type": "ping", "request_id": "x" * MIB}),
         json.dumps({"type": "ping", "request_id": "é" * MIB}, ensure_ascii=False),
     ]  # fmt: skip
@@ -265,10 +265,12 @@ async def test_a_client_that_stops_reading_is_given_ten_seconds(tiny_server: Yap
     deaf = await asyncio.to_thread(DeafClient, tiny_server)
     try:
         ping = json.dumps({"type": "ping", "request_id": "x" * 60_000})
-        before = tiny_server.log.read_text().count("was cut off")
+        before = tiny_server.log.read_text().count("connection cut: the client does not read")
         # More than the kernel takes, less than the limit for an immediate close.
         await asyncio.to_thread(deaf.shout_until_the_kernel_is_full, ping)
-        waited = await _until(lambda: tiny_server.log.read_text().count("was cut off") > before, 15)
+        waited = await _until(
+            lambda: tiny_server.log.read_text().count("connection cut: the client does not read") > before, 15
+        )
         print(f"cut off after {waited:.1f} s")
         assert waited > 5
         await _until(lambda: _active(tiny_server) == 0)
