@@ -120,10 +120,7 @@ class Reply:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens that the reply kept, at most ``max_tokens``. Rewound tokens are not counted.
-
-        A token that the thought filter divides is encoded again, possibly as two tokens; the limit bounds that count.
-        """
+        """Tokens that the reply kept. A token that the thought filter divided and encoded again counts once at most."""
         return min(len(self._ids), self._plan.max_tokens)
 
     @property
