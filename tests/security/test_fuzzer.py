@@ -29,7 +29,7 @@ def test_the_cases_reach_every_bound() -> None:
     assert {128, 129, 128_000} <= {case.size for case in cases if case.field == "request_id"}
 
 
-@pytest.mark.engine  # not for its engine, which is a fake: for its minutes, and its need of a quiet machine
+@pytest.mark.faults  # not for its engine, which is a fake: for its minutes, and its need of a quiet machine
 @pytest.mark.parametrize("fuzzer", SERVERS, indirect=True)
 def test_no_input_holds_up_another_connection(fuzzer: Fuzzer) -> None:
     fuzzer.run_all()
