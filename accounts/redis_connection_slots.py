@@ -121,7 +121,7 @@ class RedisConnectionSlots:
                 if self._redis.breaker.away:
                     slot.release()  # a question without an answer may have been granted
                 return None
-            await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))
+            await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))  # nosec B311  # spreads load
         return slot
 
     async def snapshot(self, caller: Caller | None = None) -> Capacity:

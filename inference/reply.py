@@ -105,7 +105,7 @@ class Reply:
         # (number of ids, position) after each delta: the places where generation can resume.
         self._token_boundaries: list[tuple[int, int]] = [(0, 0)]
         self._multi_token_boundaries: set[int] = set()  # numbers of ids that end a delta of several tokens
-        self._released_partial_token = ""  # released by the guard; waits until its whole token is released
+        self._released_partial_token = ""  # nosec B105  # text the guard released; waits until its token is complete
         self._released: list[str] = []
         self._forbidden: dict[int, set[int]] = {}  # number of ids before the step -> tokens forbidden there
         self._bias = dict(plan.logit_bias)

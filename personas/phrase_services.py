@@ -81,7 +81,8 @@ def _insert(rows: Iterable[tuple[int, str, str, float, bool, bool, str]]) -> Non
     quote = connection.ops.quote_name
     columns, values = ", ".join(map(quote, _COLUMNS)), ", ".join(["%s"] * len(_COLUMNS))
     with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO {quote(Phrase._meta.db_table)} ({columns}) VALUES ({values})", list(rows))
+        statement = f"INSERT INTO {quote(Phrase._meta.db_table)} ({columns}) VALUES ({values})"  # nosec B608  # quoted names
+        cursor.executemany(statement, list(rows))
 
 
 def rules_of(phrase_list: PhraseList) -> tuple[PhraseRule, ...]:

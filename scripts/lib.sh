@@ -147,6 +147,8 @@ install() { # install SET…: what the locks say, each set into its environment;
         args=()
         [[ $set == *cuda ]] || args+=(--excludes requirements-cpu.excludes)
         [[ -t 1 ]] || args+=(--no-progress --quiet)
+        # The locks are those of Python 3.11. Another Python may need a package more, so there uv checks the hashes that it finds.
+        ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || args+=(--require-hashes)
         # Starting is mostly importing: the engine processes must not compile two thousand modules each.
         [[ $set == dev ]] || args+=(--compile-bytecode)
         .venv/bin/uv pip install --python "$venv/bin/python" -r "$(locks "$set" | cut -d' ' -f1)" \

@@ -44,7 +44,7 @@ class ErrorCode(StrEnum):
     GENERATION_TIMEOUT = "generation_timeout"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     KEY_REVOKED = "key_revoked"
-    TOKEN_BUDGET_EXHAUSTED = "token_budget_exhausted"
+    TOKEN_BUDGET_EXHAUSTED = "token_budget_exhausted"  # nosec B105  # an error code
     INTERNAL_ERROR = "internal_error"
 
 

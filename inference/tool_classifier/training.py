@@ -145,7 +145,7 @@ def _matrix(examples: Sequence[Example], embeddings: NDArray[np.float32]) -> Any
 def _with_unrelated_history(examples: Sequence[Example]) -> list[Example]:
     """A copy of every line that has no lines before it, behind two random ones: most of what was said before a line
     does not matter, and few labelled lines show that. Without these copies any history raises false alarms."""
-    chance = random.Random(_SEED)  # training must be reproducible; nothing secret is drawn
+    chance = random.Random(_SEED)  # training must be reproducible; nothing secret is drawn  # nosec B311
     texts = [example.text for example in examples]
     return [
         example if example.earlier else replace(example, earlier=(chance.choice(texts), chance.choice(texts)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def test_installs_once(checkout: Checkout, told: Path) -> None:
     assert len(told.read_text().splitlines()) == 2
     assert checkout.shell("install cpu dev").returncode == 0
     assert len(told.read_text().splitlines()) == 2
+
+
+def test_hashes_are_required(checkout: Checkout, told: Path) -> None:
+    """The tests' own Python is the locks' own where it is 3.11."""
+    checkout.shell("install cpu dev")
+    expected = sys.version_info[:2] == (3, 11)
+    assert [("--require-hashes" in line) == expected for line in told.read_text().splitlines()] == [True, True]
 
 
 def test_a_changed_lock_installs_its_set_again(checkout: Checkout, told: Path) -> None:

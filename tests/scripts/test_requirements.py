@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -10,7 +11,8 @@ from tests.scripts.checkout import ROOT
 
 INPUTS = sorted(path.name for path in ROOT.glob("requirements*.in"))
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
-PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)==(\S+)( ; .+)?$")
+PIN = re.compile(r"^([a-z0-9][a-z0-9.-]*)==(\S+)( ; .+?)? \\$")
+HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
 
 def lines(name: str) -> list[str]:
@@ -51,10 +53,23 @@ def test_every_direct_dependency_says_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_locks_hold_pins_and_nothing_else(name: str) -> None:
-    for line in lines(name):
-        assert PIN.match(line), line
+def test_locks_hold_pins_with_hashes_and_nothing_else(name: str) -> None:
+    found = lines(name)
+    for line, following in zip(found, [*found[1:], ""], strict=True):
+        assert PIN.match(line) or HASH.match(line), line
+        assert line.endswith(" \\") == bool(HASH.match(following)), line
     assert "://" not in (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["requirements-cpu.txt", "requirements-quantize-cpu.txt"])
+def test_the_cpu_build_of_torch_has_the_hash_of_every_python(name: str) -> None:
+    """PyTorch's index and a local folder of wheels serve the same files; 3.11, 3.12 and 3.13 have one each."""
+    found = lines(name)
+    first = next(number for number, line in enumerate(found) if line.startswith("torch=="))
+    own = [line.split(":")[1].split()[0] for line in itertools.takewhile(HASH.match, found[first + 1 :])]
+    listed = re.findall(r"^    ([0-9a-f]{64})$", (ROOT / "scripts/lock.sh").read_text(), re.MULTILINE)
+    assert len(listed) == 3
+    assert set(listed) <= set(own)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
