@@ -23,7 +23,9 @@ def client_error(logger: logging.Logger, where: str, error: Exception, request_i
     """
     if isinstance(error, EngineDead):
         logger.error("%s engine unavailable: %s", where, error)
-        return ProtocolError(ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable", request_id=request_id)
+        return ProtocolError(
+            ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable, try again in a moment", request_id=request_id
+        )
     reference = uuid.uuid4().hex[:12]
     logger.error("%s internal error, reference %s", where, reference, exc_info=error)
     return ProtocolError(

@@ -309,10 +309,10 @@ class Session:
             sampling=self._state.sampling,
             max_out=min(self.caller.limits.max_out or self._policy.max_out, self._policy.max_out),
         )
-        turn = None
+        frames, turn = TurnFrames(plan.turn, plan.request_id), None
         try:
             await self._budget.reserve(self.caller, plan)
-            turn = self._runner.start(plan, ack)
+            turn = self._runner.start(plan, frames, None if ack is None else partial(ack, frames))
         finally:
             if turn is None:
                 self._budget.settle_unused()

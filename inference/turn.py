@@ -13,21 +13,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from inference.engines.base import EngineDead
+from inference.failures import client_error
 from inference.outbox import Outbox
-from inference.protocol.errors import ErrorCode
-from inference.protocol.frames import TurnFrames
+from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.reply import Reply
-from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
+from inference.speech.output_style import GuardedStyle, RawStyle
+from inference.task_ends import cancel_and_wait
 from inference.tool_classification import classify
 from inference.tool_decision import Decision, DecisionProgress, decide
-from inference.turn_plan import ChatPlan, TurnPlan, TurnPolicy
+from inference.turn_frames import FramesOfTurn
+from inference.turn_plan import TurnPlan, TurnPolicy
 from inference.turn_result import EndReason, GenerationUsage, StopReason, TurnResult
 
 logger = logging.getLogger(__name__)
@@ -41,15 +41,21 @@ class Turn:
     Args:
         plan: the requests and the numbers of this turn.
         policy: the server's settings.
+        frames: encodes the frames in the client's protocol. An empty frame is not sent.
         send: sends one frame.
         ack: makes the turn's first frame; None where the message has no ack.
     """
 
     def __init__(
-        self, plan: TurnPlan, policy: TurnPolicy, send: FrameSender, ack: Callable[[TurnFrames], str] | None = None
+        self,
+        plan: TurnPlan,
+        policy: TurnPolicy,
+        frames: FramesOfTurn,
+        send: FrameSender,
+        ack: Callable[[], str] | None = None,
     ) -> None:
         self.plan = plan
-        self.frames = TurnFrames(plan.turn, plan.request_id)
+        self.frames = frames
         self.done_sent = False
         self.stop_reason: StopReason | None = None
         self._policy = policy
@@ -69,7 +75,7 @@ class Turn:
         self._started = time.perf_counter()
         self._ended_at: float | None = None
         self._outbox = Outbox(self._send_token, policy.flush_delay_s)
-        self._style = _style(plan.chat)
+        self._style = plan.chat.style() if plan.chat else RawStyle()
 
     # -- result ------------------------------------------------------------------------------------
 
@@ -124,7 +130,7 @@ class Turn:
         """Send the ack once. Every other frame of the turn is sent after this call."""
         ack, self._ack = self._ack, None
         if ack is not None:
-            await self._emit(ack(self.frames))
+            await self._emit(ack())
 
     def mute(self) -> None:
         """Send no more frames, also where the turn's task still runs. The caller sends the last frame itself."""
@@ -133,30 +139,25 @@ class Turn:
 
     async def run(self) -> None:
         """Run from the tool decision to ``final`` or ``error``. Raises only a cancellation."""
-        error: tuple[ErrorCode, str, dict[str, Any]] | None = None
+        error: ProtocolError | None = None
         ended_by = EndReason.ERROR
         try:
             await self._generate()
             ended_by = EndReason(self._reply.finish_reason or "stop") if self._reply else EndReason.STOP
         except TimeoutError:
             ended_by = EndReason.TIMEOUT
-            error = ErrorCode.GENERATION_TIMEOUT, "the reply took too long", {}
-        except EngineDead as dead:
-            logger.error("turn %d: engine unavailable: %s", self.plan.turn, dead)
-            error = ErrorCode.ENGINE_UNAVAILABLE, "the engine is unavailable, try again in a moment", {}
-        except Exception:
-            reference = uuid.uuid4().hex[:12]
-            logger.exception("turn %d: internal error, reference %s", self.plan.turn, reference)
-            error = ErrorCode.INTERNAL_ERROR, "something went wrong on our side", {"reference": reference}
+            error = ProtocolError(ErrorCode.GENERATION_TIMEOUT, "the reply took too long")
+        except Exception as failure:
+            error = client_error(logger, f"turn {self.plan.turn}:", failure)
         self._ended_by = ended_by
         self._ended_at = time.perf_counter()
         await self.acknowledge()
         if error is None:
             await self._emit(self.frames.final(self._outbox.sent()))
         else:
-            self._error_code = str(error[0])
+            self._error_code = error.code
             await self._outbox.flush()  # text that waits was generated in time
-            await self._emit(self.frames.error(error[0], error[1], **error[2]))
+            await self._emit(self.frames.error(error.code, error.message, **error.details))
 
     async def send_done(self, result: TurnResult) -> None:
         """Send the last frame of a turn that ended by itself, once the turn is recorded and accounted."""
@@ -179,9 +180,18 @@ class Turn:
             await self._announce(await self._decide())
         elif tool is not None:
             await self._announce(Decision())
-        if chat is not None:
+        if chat is not None and not self._answered_by_calls:
             async with asyncio.timeout(self._policy.reply_timeout_s):
                 await self._stream(self._begin_reply())
+
+    @property
+    def _replies_after_yes(self) -> bool:
+        return self.plan.chat is not None and self.plan.chat.request_after_yes is not None
+
+    @property
+    def _answered_by_calls(self) -> bool:
+        """Whether the tool calls are the whole answer."""
+        return bool(self._tool_wanted) and not self._replies_after_yes
 
     async def _decide(self) -> Decision:
         tool = self.plan.tool
@@ -197,13 +207,17 @@ class Turn:
         said_yes = asyncio.create_task(self._tool.said_yes.wait())
         try:
             await asyncio.wait({deciding, said_yes}, return_when=asyncio.FIRST_COMPLETED)
-            if not deciding.done() and self._policy.concurrent:
+            if not deciding.done() and self._policy.concurrent and self._replies_after_yes:
                 return await self._reply_after_yes(deciding)
-            await self._announce(await deciding)
-            await self._stream(self._begin_reply())
+            await self._reply_unless_called(deciding)
         finally:
             await cancel_and_wait(said_yes)
             await cancel_and_wait(deciding)
+
+    async def _reply_unless_called(self, deciding: asyncio.Task[Decision]) -> None:
+        await self._announce(await deciding)
+        if not self._answered_by_calls:
+            await self._stream(self._begin_reply())
 
     # -- decision and reply side by side -----------------------------------------------------------
 
@@ -211,8 +225,13 @@ class Turn:
         """Ask both engines at once. The reply is held until the decision is no; after a yes another reply begins."""
         deciding = asyncio.create_task(self._decide())
         try:
-            if await self._hold_reply(deciding):
+            if not await self._hold_reply(deciding):
+                return
+            self._discard_reply()
+            if self._replies_after_yes:
                 await self._reply_after_yes(deciding)
+            else:
+                await self._reply_unless_called(deciding)
         finally:
             await cancel_and_wait(deciding)
 
@@ -256,6 +275,7 @@ class Turn:
         """Begin the reply to the prefixed text while the tool engine still writes its call."""
         chat = self.plan.chat
         assert chat is not None
+        assert chat.request_after_yes is not None
         plain = chat.request
         self._request = chat.request_after_yes()
         pieces = self._begin_reply()
@@ -281,7 +301,7 @@ class Turn:
         self._tool_wanted = bool(decision.calls)
         self._tool_ms = _ms(time.perf_counter() - self._started)
         chat = self.plan.chat
-        if decision.calls and chat is not None and self._request is chat.request:
+        if decision.calls and chat and chat.request_after_yes and self._request is chat.request:
             self._request = chat.request_after_yes()
         await self.acknowledge()
         await self._emit(self.frames.toolcall(list(decision.calls), decision.score))
@@ -290,13 +310,16 @@ class Turn:
         chat, request = self.plan.chat, self._request
         assert chat is not None
         assert request is not None
-        if self._reply is not None:
-            discarded = self._reply
-            self._discarded_tokens += discarded.prompt_tokens + discarded.completion_tokens + discarded.reasoning_tokens
+        self._discard_reply()
         plan = replace(chat.reply, request_id=f"{chat.reply.request_id}.{self._replies_begun}")
         self._replies_begun += 1
         self._reply = Reply(chat.engine, request.prompt_ids, plan)
         return self._reply.stream()
+
+    def _discard_reply(self) -> None:
+        if (reply := self._reply) is not None:
+            self._discarded_tokens += reply.prompt_tokens + reply.completion_tokens + reply.reasoning_tokens
+        self._reply = None
 
     async def _stream(self, pieces: AsyncGenerator[str, None]) -> None:
         async with aclosing(pieces):
@@ -315,35 +338,12 @@ class Turn:
         await self._emit(self.frames.token(text))
 
     async def _emit(self, frame: str) -> None:
-        if not self._muted:
+        if frame and not self._muted:
             await self._send(frame)
-
-
-def _style(chat: ChatPlan | None) -> OutputStyle:
-    """Return the reply's output style. Removed marks may join a banned phrase, so the output is guarded once more."""
-    if chat is None or chat.output_style == "raw":
-        return RawStyle()
-    style = output_style(chat.output_style, chat.skipped_in_speech)
-    return GuardedStyle(style, chat.reply.automaton, chat.reply.matchers)
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | None:
     return await anext(pieces, None)
-
-
-async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
-    """Cancel ``task`` and wait for its end. A cancellation of the caller is raised after that."""
-    task.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.cancelled():
-        task.exception()  # marks the exception as retrieved
-    if cancelled is not None:
-        raise cancelled
 
 
 def _ms(seconds: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from inference.engines.base import Engine
 from inference.reply import ReplyPlan
+from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
 from inference.tool_classification import ClassifierRequest
 from inference.tool_decision import ToolPolicy, ToolRequest
 from inference.turn_result import EncodedUtterance
@@ -65,7 +66,8 @@ class ChatPlan:
     Args:
         engine: the chat engine.
         request: the prompt of the reply.
-        request_after_yes: encodes the prefixed text and returns its prompt; called at most once, after a yes.
+        request_after_yes: encodes the prefixed text and returns its prompt; called at most once, after a yes. None:
+            the tool calls are the whole answer, and nothing is said after a yes.
         reply: sampling, limits and phrases of the reply.
         output_style: the name of the output style.
         encode: encodes text that was delivered but not generated in whole tokens.
@@ -74,11 +76,21 @@ class ChatPlan:
 
     engine: Engine
     request: ChatRequest
-    request_after_yes: Callable[[], ChatRequest]
+    request_after_yes: Callable[[], ChatRequest] | None
     reply: ReplyPlan
     output_style: str
     encode: Callable[[str], list[int]]
     skipped_in_speech: frozenset[str] = frozenset()
+
+    def style(self) -> OutputStyle:
+        """Return the output style of one reply.
+
+        Removed marks may join a banned phrase, so the output is guarded once more.
+        """
+        if self.output_style == "raw":
+            return RawStyle()
+        style = output_style(self.output_style, self.skipped_in_speech)
+        return GuardedStyle(style, self.reply.automaton, self.reply.matchers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.metrics import Metrics
-from inference.protocol.frames import TurnFrames
 from inference.turn import FrameSender, Turn
+from inference.turn_frames import FramesOfTurn
 from inference.turn_plan import TurnPlan, TurnPolicy
 from inference.turn_result import StopReason, TurnResult
 
@@ -68,11 +68,12 @@ class TurnRunner:
         """Start no more turns."""
         self._closed = True
 
-    def start(self, plan: TurnPlan, ack: Callable[[TurnFrames], str] | None = None) -> Turn | None:
+    def start(self, plan: TurnPlan, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> Turn | None:
         """Start a turn. The caller has stopped the one before.
 
         Args:
             plan: the turn.
+            frames: encodes its frames.
             ack: makes the turn's first frame; None where the message has no ack.
 
         Returns:
@@ -80,7 +81,7 @@ class TurnRunner:
         """
         if self._closed:
             return None
-        turn = Turn(plan, self._policy, self._send, ack)
+        turn = Turn(plan, self._policy, frames, self._send, ack)
         run = self._run = _Run(turn, asyncio.create_task(self._drive(turn)))
         # A task that is cancelled before its first step never enters _drive(), so the callback accounts as well.
         run.task.add_done_callback(lambda _: self._account(run))
