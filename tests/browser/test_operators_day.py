@@ -31,7 +31,8 @@ CONNECT = """
 })
 """
 
-# Runs in the page: on a busy machine a reply may end before a click from the test arrives.
+# Runs in the page: on a busy machine a reply may end before a click from the test arrives. The observer sees each
+# change of the text, which a timer may miss.
 INTERRUPT = """
 ([number, words]) => new Promise((done) => {
   const heard = [];
@@ -39,14 +40,17 @@ INTERRUPT = """
     const reply = document.querySelectorAll("[data-line=reply]")[number];
     const text = reply ? reply.firstChild.textContent : "";
     if (text && text !== heard.at(-1)) heard.push(text);
-    if (text.length < 20) return;
-    clearInterval(timer);
+    const ended = reply && reply.dataset.ended;
+    if (!ended && (heard.length < 2 || text.length < 20)) return;
+    observer.disconnect();
     const form = document.querySelector("#try form");
     if (words === null) document.querySelector("[data-do=stop]").click();
     else { form.elements.utterance.value = words; form.requestSubmit(); }
     done(heard);
   };
-  const timer = setInterval(look, 5);
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+  look();
 })
 """
 
