@@ -228,11 +228,11 @@ class PhraseAutomaton:
 
 
 def _start(units: str, rule: PhraseRule) -> int:
+    if is_extender(units[0]):
+        return CLUSTER_START  # no word stands before the start of a cluster
     if rule.whole_word:
         return WORD_START
-    if is_regional(units[0]):
-        return FLAG_START
-    return CLUSTER_START if is_extender(units[0]) else ANYWHERE
+    return FLAG_START if is_regional(units[0]) else ANYWHERE
 
 
 def _ending(units: str) -> Ending:

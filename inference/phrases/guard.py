@@ -31,7 +31,7 @@ from inference.phrases.automaton import Kind, Matcher, PhraseAutomaton
 from inference.phrases.coordinates import Cuts
 from inference.phrases.cursor import Cursor, Match
 from inference.phrases.endings import Verdict, ends_at, is_inside_letter, judge
-from inference.phrases.units import BLANKS, INVISIBLES, NEWLINES, ends_in_space, is_word, starts_line
+from inference.phrases.units import BLANKS, NEWLINES, is_word, starts_line
 
 __all__ = ["Hit", "PhraseAutomaton", "PhraseGuard"]
 
@@ -191,7 +191,7 @@ class PhraseGuard:
         self._restart(start)
         if kind is Kind.LABEL:
             self._gap = "*"
-        elif ends_in_space(self._chars):
+        elif not start or self._chars[-1].isspace():
             self._gap = " "
         rest = self._close_gap(rest)
         self._chars.extend(rest)
@@ -219,14 +219,11 @@ class PhraseGuard:
         return min((self._cuts.coordinate(match.start) for match in probe._pending), default=to)
 
     def _close_gap(self, text: str) -> str:
-        """Return ``text`` without the white space that a cut would leave doubled, and the invisible characters in it."""
+        """Return ``text`` without the white space that a cut would leave doubled."""
         if not self._gap or not text:
             return text
-        rest = text
-        while rest and (rest[0] in INVISIBLES or (self._gap == "*" and rest[0].isspace())):
-            rest = rest[1:]
-        if rest:
-            rest = rest[self._gap == " " and rest[0] in BLANKS :]
+        rest = text.lstrip() if self._gap == "*" else text[text[0] in BLANKS :]
+        if rest or self._gap == " ":
             self._gap = ""
         self._cuts.extend_last(len(text) - len(rest))
         return rest

@@ -142,8 +142,3 @@ def starts_line(chars: Sequence[str], index: int) -> bool:
 def starts_text(chars: Sequence[str], index: int) -> bool:
     """Return whether only white space and invisible characters lie before ``index``."""
     return all(char.isspace() or char in INVISIBLES for char in chars[:index])
-
-
-def ends_in_space(chars: Sequence[str]) -> bool:
-    """Return whether the last visible character is white space, or there is none."""
-    return next((char.isspace() for char in reversed(chars) if char not in INVISIBLES), True)

@@ -121,3 +121,45 @@ def test_until_midnight_is_never_zero() -> None:
     assert until_midnight(NOON) == DAY_S // 2
     assert until_midnight(DAY_S - 0.001) == 1
     assert until_midnight(DAY_S) == DAY_S
+
+
+async def test_a_budget_is_overshot_by_one_turn_at_most_however_many_connections(
+    make: Callable[[], TokenBudget],
+) -> None:
+    budgets, who = [make(), make()], caller(tokens_per_day=100)
+    if isinstance(budgets[0], MemoryTokenBudget):
+        budgets = [budgets[0], budgets[0]]
+    for budget in budgets:
+        await budget.open(who)
+    asked = await asyncio.gather(*(budgets[number % 2].reserve(who, 30) for number in range(20)))
+    granted = [reservation for reservation in asked if reservation is not None]
+    assert len(granted) == 4  # 90 were reserved when the fourth asked
+    assert await budgets[0].remaining(who) == -20
+    for reservation in granted:
+        reservation.settle(5)
+        reservation.settle(5)  # counts once
+    for budget in budgets:
+        await budget.close()
+    assert await budgets[0].remaining(who) == 80
+    assert await budgets[1].remaining(who) == 80
+    again = await budgets[1].reserve(who, 200)
+    assert again is not None
+    assert await budgets[0].reserve(who, 1) is None
+    again.settle(0)
+    for budget in budgets:
+        await budget.close()
+    assert await budgets[0].remaining(who) == 80
+
+
+async def test_a_database_that_does_not_answer_delays_nothing(
+    make: Callable[[], TokenBudget], written: Written
+) -> None:
+    written.away = True
+    budget, who = make(), caller(tokens_per_day=100)
+    await budget.open(who)
+    budget.charge(who, 10)
+    assert await budget.remaining(who) == 90
+    written.away, written.tokens["aaaaaaaa"] = False, 40
+    await budget.open(who)
+    assert await budget.remaining(who) in (60, 50)  # 40 rows may or may not hold the 10
+    await budget.close()

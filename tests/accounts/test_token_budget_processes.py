@@ -11,7 +11,6 @@ import pytest
 from accounts import redis_connection, redis_token_budget
 from accounts.redis_connection import SharedRedis
 from accounts.redis_token_budget import RedisTokenBudget
-from accounts.token_budget import MemoryTokenBudget, TokenBudget
 from tests.accounts.conftest import Clock, caller
 from tests.fakes.written_usage import NOON, Written
 from tests.servers import RedisServer
@@ -62,34 +61,6 @@ async def test_two_processes_count_together(redis_server: str, clock: Clock, wri
             right.budget.charge(who, tokens)
         await asyncio.gather(left.budget.close(), right.budget.close())
         assert await left.budget.remaining(who) == await right.budget.remaining(who) == 910
-
-
-async def test_a_budget_is_overshot_by_one_turn_at_most_however_many_connections(
-    make: Callable[[], TokenBudget],
-) -> None:
-    budgets, who = [make(), make()], caller(tokens_per_day=100)
-    if isinstance(budgets[0], MemoryTokenBudget):
-        budgets = [budgets[0], budgets[0]]
-    for budget in budgets:
-        await budget.open(who)
-    asked = await asyncio.gather(*(budgets[number % 2].reserve(who, 30) for number in range(20)))
-    granted = [reservation for reservation in asked if reservation is not None]
-    assert len(granted) == 4  # 90 were reserved when the fourth asked
-    assert await budgets[0].remaining(who) == -20
-    for reservation in granted:
-        reservation.settle(5)
-        reservation.settle(5)  # counts once
-    for budget in budgets:
-        await budget.close()
-    assert await budgets[0].remaining(who) == 80
-    assert await budgets[1].remaining(who) == 80
-    again = await budgets[1].reserve(who, 200)
-    assert again is not None
-    assert await budgets[0].reserve(who, 1) is None
-    again.settle(0)
-    for budget in budgets:
-        await budget.close()
-    assert await budgets[0].remaining(who) == 80
 
 
 async def test_a_cancelled_reservation_holds_nothing(redis_server: str, clock: Clock, written: Written) -> None:
@@ -270,17 +241,3 @@ async def test_what_could_not_be_shared_is_handed_on(own_redis: RedisServer, clo
         process.budget.restore(unshared)  # counts once
         await process.budget.open(who)
         assert await process.budget.remaining(who) == 890
-
-
-async def test_a_database_that_does_not_answer_delays_nothing(
-    make: Callable[[], TokenBudget], written: Written
-) -> None:
-    written.away = True
-    budget, who = make(), caller(tokens_per_day=100)
-    await budget.open(who)
-    budget.charge(who, 10)
-    assert await budget.remaining(who) == 90
-    written.away, written.tokens["aaaaaaaa"] = False, 40
-    await budget.open(who)
-    assert await budget.remaining(who) in (60, 50)  # 40 rows may or may not hold the 10
-    await budget.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 _VOCABULARY = """after again always another answer around because before begin better between blue bring brother
 carry change children city close cold colour country dinner early evening every family far father feel few field find
 fire first follow friend garden give glass good great green grow half hand happy head hear heart help high home hope
-hour runtime idea kind know large late laugh learn leave letter life light listen little long look make many maybe mean
+hour house idea kind know large late laugh learn leave letter life light listen little long look make many maybe mean
 minute moment money morning mother mountain move music name near need never new next night number often open order
 other paper part people picture place plan play point question quick quiet rain read ready reason remember right river
 road room run school sea second see seem sense short side simple sister sit sky sleep slow small smile song soon sound

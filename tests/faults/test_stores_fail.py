@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.conftest import Row
-from tests.faults.world import SLOTS, Answer, Held, Pinger, Talker, World, connect
+from tests.faults.world import EXACT_WITHIN_S, SLOTS, Answer, Held, Pinger, Talker, World, connect
 from tests.server import YapServer
 
 pytestmark = pytest.mark.faults
@@ -201,8 +201,9 @@ async def test_redis_killed_and_restarted_empty(world: World, asgi_server: str, 
 async def test_slots_after_redis_came_back_empty(world: World, asgi_server: str, report: list[Row]) -> None:
     held, key = Held(), world.keys["plain2"]
     try:
+        # After the outage of the test before, a process still counts the slots that others held, for some seconds.
         for _ in range(SLOTS - 1):
-            assert (await held.add(world.a, key)).code == "pong"
+            assert (await held.add_within(world.a, key, EXACT_WITHIN_S)).code == "pong"
         assert (await held.add(world.b, world.keys["single0"])).code == "pong"
         await asyncio.sleep(1.5)  # each process knows what the other holds
         world.redis.stop()

@@ -73,6 +73,15 @@ class Held:
         self.open += answer.code == "pong"
         return answer
 
+    async def add_within(self, server: YapServer, key: str, within_s: float) -> Answer:
+        """Connect again until the server admits it, or for so many seconds."""
+        until = time.monotonic() + within_s
+        while True:
+            answer = await self.add(server, key)
+            if answer.code == "pong" or time.monotonic() > until:
+                return answer
+            await asyncio.sleep(0.2)
+
     async def close(self) -> None:
         """Disconnect all."""
         await self._stack.aclose()
