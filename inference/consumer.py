@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -20,6 +19,7 @@ from accounts.addresses import client_address_of
 from accounts.connection_slots import ConnectionSlot
 from accounts.credentials import credentials_from_scope
 from inference.admission import Admission, check_ready
+from inference.bounded_send import send_in_time
 from inference.failures import client_error
 from inference.protocol.close_codes import CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError
@@ -30,8 +30,6 @@ from inference.session_registry import SessionRegistry
 
 logger = logging.getLogger("yap.connection")
 
-SEND_TIMEOUT_S = 10.0
-"""Close the connection if one send blocks longer than this (seconds)."""
 _FRAME_SAMPLE = 16  # one of this many sends is timed
 
 
@@ -129,7 +127,7 @@ class ChatConsumer(AsyncConsumer):
         timed = not self._frames % _FRAME_SAMPLE
         started = time.perf_counter() if timed else 0.0
         try:
-            await _send_with_timeout(self.base_send({"type": "websocket.send", "text": text}))
+            await send_in_time(self.base_send({"type": "websocket.send", "text": text}))
         except (TimeoutError, OSError, RuntimeError) as error:
             logger.info("client takes no frames: %s", type(error).__name__)
             self._gone = True
@@ -141,34 +139,6 @@ class ChatConsumer(AsyncConsumer):
     async def close(self, code: int) -> None:
         """Close the connection. Frames that arrive afterwards are ignored."""
         try:
-            await _send_with_timeout(self.base_send({"type": "websocket.close", "code": code}))
+            await send_in_time(self.base_send({"type": "websocket.close", "code": code}))
         except (TimeoutError, OSError, RuntimeError):
             logger.debug("the connection was already gone")
-
-
-async def _send_with_timeout(sending: Coroutine[Any, Any, None]) -> None:
-    """Await a send; raise ``TimeoutError`` after :data:`SEND_TIMEOUT_S`, where a client does not read.
-
-    Nearly every send completes in its first step; a timer is set only for one that does not.
-    """
-    try:
-        waiting = sending.send(None)
-    except StopIteration:
-        return
-    async with asyncio.timeout(SEND_TIMEOUT_S):
-        await _resume(sending, waiting)
-
-
-@types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """Await a coroutine that has begun. ``waiting`` is what its first step yielded."""
-    while True:
-        try:
-            try:
-                value = yield waiting
-            except BaseException as error:
-                waiting = coroutine.throw(error)
-            else:
-                waiting = coroutine.send(value)
-        except StopIteration:
-            return

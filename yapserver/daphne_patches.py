@@ -9,6 +9,7 @@ Daphne hands the application a ``send`` that knows the connection's Twisted prot
   ``MAX_WAITING`` messages or ``MAX_WAITING_BYTES`` wait for the application.
 - Close codes 1008, 1012 and 1013 are sent: Autobahn's ``sendClose`` refuses all below 3000 but 1000.
 - A message over the protocol's limit reaches the application, which answers it: Autobahn drops the connection.
+- A handshake may be refused with any HTTP status: Daphne knows 403 alone (:mod:`yapserver.daphne_handshake`).
 - A text frame is written by two lines of RFC 6455 and at once where nothing waits before it: Autobahn takes two hundred
   lines, and Twisted two system calls and a turn of the loop, for each of a reply's hundreds of frames.
 """
@@ -20,6 +21,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+
+from yapserver.daphne_handshake import EXTENSION, HandshakeRefusal
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +165,7 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     transport.unregisterProducer()  # the HTTP channel's, which ended with the upgrade
     producer = _Producer(transport)
     transport.registerProducer(producer, True)
+    refusal = HandshakeRefusal(protocol)
 
     async def send_now(message: Message) -> None:
         text = message.get("text")
@@ -176,6 +180,9 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
             return
         if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:
             protocol.sendCloseFrame(code=message.get("code", 1000), isReply=False)
+            return
+        if message["type"].startswith(EXTENSION):
+            refusal.send(message)
             return
         await send(message)
 

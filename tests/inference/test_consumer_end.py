@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference import consumer
+from inference import bounded_send
 from tests.fakes.serving import START
 from tests.fakes.socket import Socket
 from tests.inference import consumer_server
@@ -63,8 +63,8 @@ async def test_sending_fails(server: Server, error: Exception) -> None:
     await server.free()
 
 
-async def test_a_client_that_takes_nothing_is_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "SEND_TIMEOUT_S", 0.02)
+async def test_a_client_that_takes_no_frames_is_disconnected(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_send, "SEND_TIMEOUT_S", 0.02)
     socket = await speaking(server)
     never = asyncio.Event()
 
@@ -84,7 +84,7 @@ async def test_no_clock_is_set_for_a_frame_that_is_taken_at_once(monkeypatch: py
         return None
 
     monkeypatch.setattr(asyncio, "timeout", None)
-    await consumer._send_with_timeout(at_once())
+    await bounded_send.send_in_time(at_once())
 
 
 async def test_a_frame_that_waits_is_sent_when_there_is_room() -> None:
@@ -96,7 +96,7 @@ async def test_a_frame_that_waits_is_sent_when_there_is_room() -> None:
         log.append("sent")
         raise OSError
 
-    task = asyncio.create_task(consumer._send_with_timeout(sending()))
+    task = asyncio.create_task(bounded_send.send_in_time(sending()))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not log
@@ -115,7 +115,7 @@ async def test_a_frame_that_waits_can_be_cancelled() -> None:
         finally:
             log.append("left")
 
-    task = asyncio.create_task(consumer._send_with_timeout(sending()))
+    task = asyncio.create_task(bounded_send.send_in_time(sending()))
     for _ in range(5):
         await asyncio.sleep(0)
     task.cancel()

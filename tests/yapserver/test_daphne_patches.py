@@ -268,3 +268,37 @@ async def test_reading_goes_on_when_the_application_has_ended() -> None:
     assert not daphne.protocol.transport.reads
     daphne.ended()
     assert daphne.protocol.transport.reads  # the client's close frame has to be read
+
+
+async def test_a_handshake_is_refused_with_the_applications_status() -> None:
+    daphne = Daphne()
+    protocol: Any = daphne.protocol
+    protocol.state = protocol.STATE_CONNECTING = 1
+    protocol.handshake_deferred, protocol.wasClean = object(), False
+    written: list[bytes] = []
+    ended: list[Any] = []
+    protocol.sendData = written.append
+    protocol.dropConnection = lambda abort: ended.append(abort)
+    protocol.server = type("Server", (), {"protocol_disconnected": lambda self, gone: ended.append(gone)})()
+    headers = [(b"retry-after", b"7"), (b"content-type", b"application/json")]
+    await daphne.send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
+    await daphne.send({"type": "websocket.http.response.body", "body": b"{", "more_body": True})
+    assert not written
+    await daphne.send({"type": "websocket.http.response.body", "body": b"}"})
+    head, _, body = b"".join(written).partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
+    assert {b"retry-after: 7", b"content-type: application/json", b"content-length: 2"} <= set(lines)
+    assert body == b"{}"
+    assert ended == [protocol, False]
+    assert not hasattr(protocol, "handshake_deferred"), "Daphne rejects a handshake that has one after a while"
+    assert not daphne.sent
+
+
+async def test_a_refusal_of_a_client_that_has_left_is_dropped() -> None:
+    daphne = Daphne()
+    protocol: Any = daphne.protocol
+    protocol.STATE_CONNECTING, protocol.state = 1, protocol.STATE_CLOSED
+    await daphne.send({"type": "websocket.http.response.start", "status": 401})
+    await daphne.send({"type": "websocket.http.response.body", "body": b"{}"})
+    assert not daphne.sent
