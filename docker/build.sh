@@ -4,7 +4,7 @@
 #   docker/build.sh awq|mixed [--push]
 #
 # DOCKER_USERNAME (required) names the image: DOCKER_USERNAME/yap-text-inference-STACK:TAG. DEVICE is cuda (default) or
-# cpu, PLATFORM linux/amd64, BASE the base image, DOCKER the builder (docker or podman). TAG= wins over the tag that the
+# cpu, PLATFORM linux/amd64, BASE the base image (docker/base-image), DOCKER the builder (docker or podman). TAG= wins over the tag that the
 # models give. `--push` pushes the image; DOCKER_PASSWORD or DOCKER_TOKEN logs in first.
 set -euo pipefail
 CALLER=$PWD
@@ -82,10 +82,9 @@ if [[ $stack == mixed ]]; then
     done
     [[ -z ${HF_ENDPOINT:-} ]] || arguments+=(--build-arg "HF_ENDPOINT=$HF_ENDPOINT")
 fi
-if [[ -n ${BASE:-} ]]; then
-    arguments+=(--build-arg "BASE=$BASE")
-    [[ $BASE != *@sha256:* ]] || arguments+=(--build-arg "BASE_DIGEST=${BASE#*@}")
-fi
+base=${BASE:-$(<docker/base-image)}
+arguments+=(--build-arg "BASE=$base")
+[[ $base != *@sha256:* ]] || arguments+=(--build-arg "BASE_DIGEST=${base#*@}")
 secret=$context.token # beside the context: nothing in the context can end up in a layer
 trap 'rm -rf "$context" "$secret"' EXIT
 token=${HF_TOKEN:-${HUGGINGFACE_HUB_TOKEN:-}}

@@ -3,6 +3,7 @@
 #
 #   scripts/install.sh [cuda|cpu] [dev]              without a device: cuda where nvidia-smi answers, else cpu
 #   scripts/install.sh quantize-cuda|quantize-cpu    the quantizer's packages, into .venv-quantize
+#   scripts/install.sh release                       the tools of scripts/release.sh, into .venv-release
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
@@ -12,12 +13,13 @@ sets=()
 for set in "$@"; do
     case $set in
         cuda | cpu | dev) sets+=("$set") ;;
-        quantize-cuda | quantize-cpu)
-            make_quantizer_venv
+        quantize-cuda | quantize-cpu | release)
+            [[ -x .venv/bin/uv ]] || make_venv ""
+            make_own_venv "$set"
             install "$set"
             exit
             ;;
-        *) die "'$set': allowed are cuda, cpu, dev, quantize-cuda, quantize-cpu" ;;
+        *) die "'$set': allowed are cuda, cpu, dev, quantize-cuda, quantize-cpu, release" ;;
     esac
 done
 [[ " ${sets[*]} " == *" cuda "* || " ${sets[*]} " == *" cpu "* ]] || sets=("$(device)" "${sets[@]}")

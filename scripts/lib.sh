@@ -64,13 +64,14 @@ locks() { # locks SET: the files that say what the set holds
         cuda) echo requirements.txt ;;
         cpu) echo requirements-cpu.txt requirements-cpu.excludes ;;
         dev) echo requirements-dev.txt ;;
+        release) echo requirements-release.txt ;;
         quantize-cuda) echo requirements-quantize.txt ;;
         quantize-cpu) echo requirements-quantize-cpu.txt requirements-cpu.excludes ;;
     esac
 }
 
 venv_of() { # venv_of SET: the virtual environment that the set is installed in
-    case $1 in quantize-*) echo .venv-quantize ;; *) echo .venv ;; esac
+    case $1 in quantize-*) echo .venv-quantize ;; release) echo .venv-release ;; *) echo .venv ;; esac
 }
 
 stamp() { # stamp SET: one line that changes when the set's locks do
@@ -128,13 +129,14 @@ uv_sources() { # uv_sources cpu|cuda|dev: fills UV_SOURCES with uv's options
     UV_SOURCES+=(--torch-backend cpu)
 }
 
-make_quantizer_venv() { # .venv-quantize; its packages contradict the server's, so the two never share an environment
-    local python
-    [[ ! -x .venv-quantize/bin/python ]] || ! .venv-quantize/bin/python -c '' 2>/dev/null || return 0
-    [[ ! -L .venv-quantize ]] || die ".venv-quantize is a symbolic link that leads nowhere: remove it"
+make_own_venv() { # make_own_venv SET: the environment of a set whose packages contradict the server's
+    local python venv
+    venv=$(venv_of "$1")
+    [[ ! -x $venv/bin/python ]] || ! "$venv/bin/python" -c '' 2>/dev/null || return 0
+    [[ ! -L $venv ]] || die "$venv is a symbolic link that leads nowhere: remove it"
     python=$(require_python) || exit 1
-    rm -rf .venv-quantize
-    "$python" -m venv --without-pip .venv-quantize || die "$python cannot make a venv (on Debian: apt-get install python3-venv)"
+    rm -rf "$venv"
+    "$python" -m venv --without-pip "$venv" || die "$python cannot make a venv (on Debian: apt-get install python3-venv)"
 }
 
 install() { # install SET…: what the locks say, each set into its environment; nothing where it is there already
@@ -150,7 +152,7 @@ install() { # install SET…: what the locks say, each set into its environment;
         # The locks are those of Python 3.11. Another Python may need a package more, so there uv checks the hashes that it finds.
         ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || args+=(--require-hashes)
         # Starting is mostly importing: the engine processes must not compile two thousand modules each.
-        [[ $set == dev ]] || args+=(--compile-bytecode)
+        [[ $set == dev || $set == release ]] || args+=(--compile-bytecode)
         .venv/bin/uv pip install --python "$venv/bin/python" -r "$(locks "$set" | cut -d' ' -f1)" \
             "${UV_SOURCES[@]}" "${args[@]}" </dev/null || die "installing $(locks "$set" | cut -d' ' -f1) failed: see the lines above"
         { grep -v "^$set " "$venv/.installed" 2>/dev/null || true; stamp "$set"; } >"$venv/.installed.new"

@@ -48,4 +48,5 @@ compile requirements-quantize "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 pins requirements-cpu.txt >requirements.txt
 compile requirements "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 compile requirements-dev "${linux[@]}" "${UV_SOURCES[@]}" -c <(pins requirements-cpu.txt) "$@"
+compile requirements-release "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 compile requirements-local --universal --python-version 3.10 "${UV_SOURCES[@]}" "$@"

@@ -27,7 +27,7 @@ def _servers_of(item: pytest.Item) -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort tests by the server they use; tests without a server come first."""
     for item in items:
-        if any(item.get_closest_marker(name) for name in ("engine", "faults", "browser")):
+        if any(item.get_closest_marker(name) for name in ("engine", "faults", "browser", "quantizer", "docker")):
             # vLLM, torch and playwright leave sockets and files to the garbage collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))

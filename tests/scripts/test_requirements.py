@@ -33,6 +33,7 @@ def test_the_files_are_there() -> None:
         "requirements-local.txt",
         "requirements-quantize-cpu.txt",
         "requirements-quantize.txt",
+        "requirements-release.txt",
         "requirements.txt",
     ]
     assert INPUTS == [
@@ -41,6 +42,7 @@ def test_the_files_are_there() -> None:
         "requirements-local.in",
         "requirements-quantize-cpu.in",
         "requirements-quantize.in",
+        "requirements-release.in",
         "requirements-web.in",
         "requirements.in",
     ]
