@@ -42,16 +42,6 @@ rm -rf "$made"
 mkdir -p "$made"
 trap 'rm -rf "$made"' EXIT
 
-say "source archive"
-git archive --format tar.gz --prefix "yap-$version/" -o "$made/yap-$version.tar.gz" HEAD
-git diff --quiet HEAD || say "uncommitted changes are not in the archive"
-
-for lock in requirements requirements-cpu requirements-quantize requirements-quantize-cpu; do
-    say "bill of materials of $lock.txt"
-    PYTHONWARNINGS=ignore .venv-release/bin/cyclonedx-py requirements "$lock.txt" --pyproject pyproject.toml --output-reproducible --no-validate \
-        --spec-version 1.6 --output-format JSON -o "$made/${lock/requirements/sbom}.cdx.json" 2> >(grep -v "Validation skipped" >&2 || true)
-done
-
 say "audit"
 status=0
 .venv-release/bin/python scripts/audit.py requirements.txt requirements-cpu.txt requirements-quantize.txt \
@@ -62,6 +52,17 @@ case $status in
     2) ((unaudited)) || die "the pins are not audited; --unaudited makes a release that says so" ;;
     *) die "pins with known vulnerabilities: see the lines above" ;;
 esac
+
+say "source archive"
+git archive --format tar.gz --prefix "yap-$version/" -o "$made/yap-$version.tar.gz" HEAD
+git diff --quiet HEAD || say "uncommitted changes are not in the archive"
+
+for lock in requirements requirements-cpu requirements-quantize requirements-quantize-cpu; do
+    say "bill of materials of $lock.txt"
+    PYTHONWARNINGS=ignore .venv-release/bin/cyclonedx-py requirements "$lock.txt" --pyproject pyproject.toml \
+        --output-reproducible --no-validate --spec-version 1.6 --output-format JSON \
+        -o "$made/${lock/requirements/sbom}.cdx.json" 2> >(grep -v "Validation skipped" >&2 || true)
+done
 
 base=$(<docker/base-image)
 [[ $base == *@sha256:* ]] || say "the base image $base is not pinned: docker/pin-base.sh does it"

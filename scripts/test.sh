@@ -65,7 +65,8 @@ need_npm
 .venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
 .venv/bin/python -m tests.personas.sillytavern || die "the tests' character card cannot be fetched: see the lines above"
 ! wanted browser || need_chromium
-! wanted quantizer || bash scripts/install.sh "quantize-$device"
+{ ! wanted quantizer && ! wanted docker; } || bash scripts/install.sh "quantize-$device"
+! wanted scripts || bash scripts/install.sh release
 
 # -- the steps -------------------------------------------------------------------------------------------------------
 
