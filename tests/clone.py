@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.scripts.checkout import free_port
@@ -48,20 +47,20 @@ class Clone:
             _copy(MODELS / name, root / ".models" / name)
 
     def run(
-        self, script: str, *arguments: str, timeout: float = 300, **variables: str
+        self, script: str, *arguments: str, environ: Mapping[str, str] = {}, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run ``bash scripts/SCRIPT ARGUMENTS…``; stdout and stderr are captured.
 
         Args:
             script: name of the script.
             arguments: its arguments.
+            environ: added to the environment; settings of the calling process are left out of it.
             timeout: seconds until the script is killed.
-            variables: added to the environment; settings of the calling process are left out of it.
         """
         given = {"TEXT_API_KEY": KEY, "MAX_CONCURRENT_CONNECTIONS": "2", "TOOL_HARD_TIMEOUT_MS": "-1", **BOUNDS}
-        environ = clean_environment(PORT=str(self.port), TAIL="0", HF_HUB_OFFLINE="1", **{**given, **variables})
+        variables = clean_environment(PORT=str(self.port), TAIL="0", HF_HUB_OFFLINE="1", **{**given, **environ})
         return subprocess.run(
-            ["bash", f"scripts/{script}", *arguments], cwd=self.root, env=environ, stdin=subprocess.DEVNULL,
+            ["bash", f"scripts/{script}", *arguments], cwd=self.root, env=variables, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
 
@@ -91,5 +90,5 @@ class Clone:
     def close(self) -> None:
         """End the server and remove the folder."""
         if (self.root / "scripts/stop.sh").exists():
-            self.run("stop.sh", NUKE_ALL="0", PYTHON=os.environ.get("PYTHON", ""))
+            self.run("stop.sh", environ={"NUKE_ALL": "0"})
         shutil.rmtree(self.root, ignore_errors=True)

@@ -30,7 +30,7 @@ async def test_a_server_from_its_start_to_the_deep_clean(clone: Clone) -> None:
     assert f"ready (pid {first})" in done.stdout
 
     # -- warmup.sh: the warm-up client twice, the bench twice with as many sessions as there are places
-    done = clone.run("warmup.sh", WARMUP_TIMEOUT_S="30")
+    done = clone.run("warmup.sh", environ={"WARMUP_TIMEOUT_S": "30"})
     assert done.returncode == 0, done.stdout + done.stderr
     log = (clone.root / ".run/warmup.log").read_text()
     assert log.count("ACK ok") == 2
@@ -41,7 +41,7 @@ async def test_a_server_from_its_start_to_the_deep_clean(clone: Clone) -> None:
     record = clone.root / ".run/last_start.json"
     assert record.stat().st_mode & 0o777 == 0o600
     assert KEY not in record.read_text()
-    done = clone.run("restart.sh", CHAT_MAX_OUT="50")
+    done = clone.run("restart.sh", environ={"CHAT_MAX_OUT": "50"})
     assert done.returncode == 0, done.stderr
     second = clone.server_pid()
     assert f"stopping the server (pid {first})" in done.stdout
@@ -62,7 +62,7 @@ async def test_a_server_from_its_start_to_the_deep_clean(clone: Clone) -> None:
         assert (await yap.say("Hello!")).usage["completion_tokens"] > 0
 
     # -- the light stop ends every process and removes nothing
-    done = clone.run("stop.sh", NUKE_ALL="0")
+    done = clone.run("stop.sh", environ={"NUKE_ALL": "0"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "yap: stopped"
     assert clone.processes() == []

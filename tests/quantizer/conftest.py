@@ -49,7 +49,7 @@ def awq_clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 def awq_start(awq_clone: Clone) -> AwqStart:
     """`main.sh awq`: both engines on one export of the demo model."""
     began = time.monotonic()
-    done = awq_clone.run("main.sh", "awq", timeout=1500, **CALIBRATION, **kernel(awq_clone.root))
+    done = awq_clone.run("main.sh", "awq", timeout=1500, environ=CALIBRATION | kernel(awq_clone.root))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     (export,) = (awq_clone.root / ".models/awq").glob(f"{DEMO}-*")
     return AwqStart(awq_clone, done, time.monotonic() - began, export)

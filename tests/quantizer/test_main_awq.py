@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.quantizer]
 @pytest.mark.skipif("avx512f" in cpu_flags(), reason="this processor has AVX-512: nothing to refuse")
 def test_without_avx_512_the_start_is_refused_before_quantizing(awq_clone: Clone) -> None:
     began = time.monotonic()
-    done = awq_clone.run("main.sh", "awq", **CALIBRATION)
+    done = awq_clone.run("main.sh", "awq", environ=CALIBRATION)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == f"yap: chat model {DEMO}: 4-bit weights need AVX-512 on a CPU, and this one has none\n"
@@ -47,10 +47,10 @@ async def test_both_engines_are_quantized_once_and_served(awq_start: AwqStart) -
 async def test_a_second_start_uses_the_export_again(awq_start: AwqStart) -> None:
     """restart.sh replaces the running server; `quantize.sh` finds the same export."""
     clone = awq_start.clone
-    again = {**CALIBRATION, **kernel(clone.root)}
+    again = CALIBRATION | kernel(clone.root)
     changed = awq_start.export.stat().st_mtime
     began = time.monotonic()
-    done = clone.run("restart.sh", **again)
+    done = clone.run("restart.sh", environ=again)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     print(f"restart.sh: {time.monotonic() - began:.0f} s")
     assert f"the export {awq_start.export} is used again" in done.stderr
@@ -58,7 +58,7 @@ async def test_a_second_start_uses_the_export_again(awq_start: AwqStart) -> None
     assert awq_start.export.stat().st_mtime == changed
     async with client(clone.ws_url, KEY) as yap:
         assert (await yap.say("Hello!")).usage["completion_tokens"] > 0
-    clone.run("stop.sh", NUKE_ALL="0")
-    made = clone.run("quantize.sh", f".models/{DEMO}", "--role", "both", **again)
+    clone.run("stop.sh", environ={"NUKE_ALL": "0"})
+    made = clone.run("quantize.sh", f".models/{DEMO}", "--role", "both", environ=again)
     assert (made.returncode, made.stdout) == (0, f"{awq_start.export}\n"), made.stderr
     assert "is used again" in made.stderr
