@@ -23,8 +23,7 @@ from accounts.database_threads import DatabaseThreads
 from inference.engines.base import EngineDead, EngineRole
 from inference.prefix_cache import prime
 from inference.serving_context import ServingContext
-from inference.session import Session
-from inference.session_registry import SessionRegistry
+from inference.session_registry import LiveSession, SessionRegistry
 from personas.snapshot import Catalogue, PersonaSnapshot
 
 logger = logging.getLogger("yap.config")
@@ -181,7 +180,7 @@ class ConfigWatcher:
                 if caller.limits.tokens_per_day is not None:
                     await self._serving.budget.open(caller)
 
-    def _revoke(self, session: Session) -> None:
+    def _revoke(self, session: LiveSession) -> None:
         """Close a session in a task of its own: a client that takes no frames delays no other change."""
         task = asyncio.create_task(session.revoke(), name="revoke")
         self._revoking.add(task)

@@ -27,16 +27,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 
 from tokenizers.decoders import DecodeStream
 
 from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
-from inference.engines.sampling import Sampling
-from inference.phrases.automaton import Matcher, PhraseAutomaton
 from inference.phrases.guard import Hit, PhraseGuard
-from inference.phrases.vocabulary import TokensContaining, no_tokens_containing
+from inference.reply_plan import ReplyPlan
 from inference.thoughts import ThoughtFilter
 
 RETRIES_PER_POSITION = 6
@@ -48,35 +45,6 @@ FORBIDDEN_BIAS = -100.0
 MAX_CLOSED_THOUGHTS = 2  # in one reply; then the reply ends
 MAX_BIASES = 1000  # of the 1,024 that an engine takes; the rest is for tokens that a retry forbids
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyPlan:
-    """Sampling, limits and phrases of a reply.
-
-    Args:
-        request_id: unique in the process; each engine request appends a number.
-        sampling: sampling parameters of every step.
-        max_tokens: the limit of tokens that the reply keeps.
-        automaton: the banned phrases.
-        logit_bias: token id to bias, for every step.
-        tokens_containing: returns the ids of the tokens whose own text contains a phrase.
-        matchers: speaker labels and other texts that end the reply.
-        cache_salt: separates the prefix cache of this key from others; None shares it.
-        think_max_tokens: the limit of the reply's thoughts, where the model thinks.
-        affinity: requests with the same key go to the same replica of the engine; None to the least loaded one.
-    """
-
-    request_id: str
-    sampling: Sampling
-    max_tokens: int
-    automaton: PhraseAutomaton
-    logit_bias: Mapping[int, float]
-    tokens_containing: TokensContaining = no_tokens_containing
-    matchers: Sequence[Matcher] = ()
-    cache_salt: str | None = None
-    think_max_tokens: int = 512
-    affinity: str | None = None
 
 
 class Reply:
@@ -98,12 +66,14 @@ class Reply:
         self._prompt_ids = prompt_ids
         self._plan = plan
         self._guard = PhraseGuard(plan.automaton, plan.matchers)
+        if plan.before:
+            self._guard.begin_behind(plan.before)
         encode = partial(engine.tokenizer.encode, add_special_tokens=False)
         self._thoughts = ThoughtFilter(partial(encode, split_special_tokens=True), encode)
         self._closed_thoughts = 0
         self._ids: list[int] = []
         # (number of ids, position) after each delta: the places where generation can resume.
-        self._token_boundaries: list[tuple[int, int]] = [(0, 0)]
+        self._token_boundaries: list[tuple[int, int]] = [(0, len(plan.before))]
         self._multi_token_boundaries: set[int] = set()  # numbers of ids that end a delta of several tokens
         self._released_partial_token = ""  # nosec B105  # text the guard released; waits until its token is complete
         self._released: list[str] = []
@@ -145,7 +115,9 @@ class Reply:
         """Return the ids of ``text``, a prefix of :meth:`released`, in the same way."""
         if self._was_cut:
             return encode(text)
-        count, length = self._boundary(len(text))
+        start = len(self._plan.before)
+        count, length = self._boundary(start + len(text))
+        length -= start
         return self._ids[:count] + (encode(text[length:]) if length < len(text) else [])
 
     async def stream(self) -> AsyncGenerator[str, None]:
@@ -283,11 +255,11 @@ class Reply:
         Returns:
             (number of ids, position of the boundary in characters).
         """
-        found = (0, 0)
+        first = found = self._token_boundaries[0]
         for count, length in reversed(self._token_boundaries):
             if length > position:
                 continue
-            if found != (0, 0) and length < found[1]:
+            if found != first and length < found[1]:
                 break
             found = (count, length)
         return self._without_half_character(found[0]), found[1]
@@ -305,6 +277,8 @@ class Reply:
         return max(0, count - 3)
 
     def _may_retry(self, hit: Hit) -> bool:
+        if self._plan.json_schema is not None:
+            return False
         tried = self._forbidden.get(self._boundary(hit.start)[0], ())
         return self._retries < RETRIES_PER_REPLY and len(tried) < RETRIES_PER_POSITION
 
@@ -346,4 +320,5 @@ class Reply:
             logit_bias=bias,
             cache_salt=self._plan.cache_salt,
             affinity=self._plan.affinity,
+            json_schema=self._plan.json_schema,
         )

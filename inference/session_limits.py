@@ -57,7 +57,7 @@ class SessionLimits:
         wait_s = window.take(time.monotonic())
         if wait_s > 0:
             raise ProtocolError(
-                code, "too many messages, slow down", kind=kind, request_id=request_id, retry_in=_whole_seconds(wait_s)
+                code, "too many messages, slow down", kind=kind, request_id=request_id, retry_in=whole_seconds(wait_s)
             )
 
     def charge_refusal(self, characters: int) -> None:
@@ -81,9 +81,14 @@ class SessionLimits:
         if wait_s > 0:
             self._messages.give_back()
             raise ProtocolError(
-                ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=_whole_seconds(wait_s)
+                ErrorCode.CHAT_PROMPT_UPDATE_RATE_LIMITED, "too many persona updates", retry_in=whole_seconds(wait_s)
             )
 
 
-def _whole_seconds(wait_s: float) -> int:
+def whole_seconds(wait_s: float) -> int:
+    """Return the whole seconds of a wait, at least 1, for ``retry_in``.
+
+    Args:
+        wait_s: the wait, in seconds.
+    """
     return max(1, math.ceil(wait_s))

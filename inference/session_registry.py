@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Protocol
 
-from inference.session import Session
+from accounts.callers import Caller
+from personas.snapshot import PersonaSnapshot
+
+
+class LiveSession(Protocol):
+    """A client of this process: a connection to ``/ws``, or one response of the OpenAI surface."""
+
+    caller: Caller
+    cache_salt: str | None
+    connection: str
+
+    @property
+    def running(self) -> bool:
+        """Whether a turn runs now."""
+        ...
+
+    @property
+    def snapshot(self) -> PersonaSnapshot | None:
+        """The version of a stored persona that this session holds; None where the session has none."""
+        ...
+
+    def apply_caller(self, caller: Caller) -> None:
+        """Apply changed rights and limits of the key."""
+        ...
+
+    async def revoke(self) -> None:
+        """End the session: the key is revoked or expired."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let the running turn end, cancel it after ``timeout_s`` seconds, then end the session."""
+        ...
 
 
 class SessionRegistry:
     """The live sessions of one process. All calls belong to the serving loop."""
 
     def __init__(self) -> None:
-        self._sessions: set[Session] = set()
+        self._sessions: set[LiveSession] = set()
 
-    def add(self, session: Session) -> None:
+    def add(self, session: LiveSession) -> None:
         """A connection was admitted."""
         self._sessions.add(session)
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: LiveSession) -> None:
         """A connection is gone."""
         self._sessions.discard(session)
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[LiveSession]:
         return iter(tuple(self._sessions))
 
     @property

@@ -46,6 +46,11 @@ class TurnBudget:
             raise budget_exhausted(self._context)
         self._reservation, self._tokens = reservation, tokens
 
+    @property
+    def reserved(self) -> bool:
+        """Whether tokens are reserved now."""
+        return self._reservation is not None
+
     def settle_unused(self) -> None:
         """Give the reservation back: the turn did not start."""
         if (reservation := self.take()) is not None:

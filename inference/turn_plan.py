@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from inference.engines.base import Engine
-from inference.reply import ReplyPlan
+from inference.reply_plan import ReplyPlan
 from inference.speech.output_style import GuardedStyle, OutputStyle, RawStyle, output_style
 from inference.tool_classification import ClassifierRequest
 from inference.tool_decision import ToolPolicy, ToolRequest
@@ -90,7 +90,7 @@ class ChatPlan:
         if self.output_style == "raw":
             return RawStyle()
         style = output_style(self.output_style, self.skipped_in_speech)
-        return GuardedStyle(style, self.reply.automaton, self.reply.matchers)
+        return GuardedStyle(style, self.reply.automaton, self.reply.matchers, self.reply.before)
 
 
 @dataclass(frozen=True, slots=True)

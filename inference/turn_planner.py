@@ -12,7 +12,7 @@ from inference.prompting.conversation import Conversation
 from inference.prompting.persona import ResolvedPersona
 from inference.prompting.tool_definitions import grammar
 from inference.prompting.tool_prompt import prompt_of_arguments
-from inference.reply import ReplyPlan
+from inference.reply_plan import ReplyPlan
 from inference.serving_context import ServingContext
 from inference.tool_classification import ClassifierRequest
 from inference.tool_classifier.features import MAX_EARLIER_LINES
@@ -47,6 +47,7 @@ class TurnPlanner:
         conversation: Conversation,
         sampling: Mapping[str, float],
         max_out: int,
+        encoded: EncodedUtterance | None = None,
     ) -> TurnPlan:
         """Return the plan of one turn.
 
@@ -59,12 +60,13 @@ class TurnPlanner:
             conversation: the history; pending user text is joined with ``text``.
             sampling: the session's overrides of the sampling defaults.
             max_out: output tokens of the reply.
+            encoded: the user's message, where the caller has encoded it; ``text`` does not count then.
         """
         by_classifier = engines.asks_tool and self._classifier_decides(persona)
         # A server without a tool engine has a decision where the classifier makes one.
         asks_tool = by_classifier or (engines.asks_tool and self.context.engines.deployed(EngineRole.TOOL))
         ask_model = engines.tool is not None and not by_classifier
-        utterance = conversation.encode(conversation.joined(text), ask_tool=ask_model)
+        utterance = encoded or conversation.encode(conversation.joined(text), ask_tool=ask_model)
         tool = chat = None
         if asks_tool:
             tool = self._tool_plan(engines, persona, conversation, utterance, by_classifier=by_classifier)

@@ -117,8 +117,8 @@ class TurnRunner:
         await asyncio.wait({run.task}, timeout=CANCEL_GRACE_S)
         self._account(run)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until the running turn has ended, at most ``timeout_s`` seconds."""
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until the running turn has ended, at most ``timeout_s`` seconds; None waits without a limit."""
         if self._run is not None and not self._run.task.done():
             await asyncio.wait({self._run.task}, timeout=timeout_s)
 
@@ -145,7 +145,8 @@ class TurnRunner:
             turn.done_sent = True
             await turn.acknowledge()
             turn.mute()
-            await self._send(turn.frames.done(cancelled=True))
+            if frame := turn.frames.done(cancelled=True):
+                await self._send(frame)
         self._metrics.cancel_seconds.observe(time.perf_counter() - started)
         return stopped
 

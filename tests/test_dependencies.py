@@ -134,9 +134,9 @@ def test_only_the_edges_of_inference_know_the_web() -> None:
 def test_the_core_of_inference_imports_only_plain_modules_of_other_packages() -> None:
     """Sessions, turns and prompts run without a database: they import only frozen data and limits of other packages."""
     plain = {
-        "accounts.callers", "accounts.limits", "accounts.token_budget", "accounts.usage", "accounts.connection_slots",
-        "accounts.credentials", "personas.snapshot", "personas.macros", "personas.text_forms", "personas.tool_files",
-        "personas.tool_snapshot",
+        "accounts.addresses", "accounts.callers", "accounts.limits", "accounts.token_budget",
+        "accounts.usage", "accounts.connection_slots", "accounts.credentials", "personas.snapshot",
+        "personas.macros", "personas.text_forms", "personas.tool_files", "personas.tool_snapshot",
     }  # fmt: skip
     for path in MODULES:
         name = name_of(path)

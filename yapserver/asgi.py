@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
@@ -23,7 +23,7 @@ from django.urls import path
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
 _django = get_asgi_application()  # before anything that needs models
 
@@ -31,7 +31,9 @@ from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
 from inference.http.views import SCOPE_KEY
+from inference.openai.surface import OpenAISurface, is_openai_path
 from yapserver import daphne_patches
+from yapserver.daphne_http import bounded_http
 from yapserver.env import BASE_DIR
 from yapserver.http_limits import BodyLimit, SocketCounter
 from yapserver.runtime import ServerRuntime
@@ -59,11 +61,15 @@ class Application:
         self._route = ProtocolTypeRouter(
             {"http": BodyLimit(_django), "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
         )
+        self._openai = OpenAISurface(runtime.openai) if settings.ENV.OPENAI_API else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.runtime.start()
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+            return
+        if self._openai is not None and scope["type"] == "http" and is_openai_path(scope["path"]):
+            await self._openai(scope, receive, bounded_http(send))
             return
         scope = {**scope, SCOPE_KEY: self.runtime.status}
         if scope["type"] == "websocket":

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -35,10 +35,10 @@ MAX_WAITING_BYTES = 1024 * 1024
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
 
 
-class _Producer:
+class StalledProducer:
     """Twisted's IPushProducer: called when the transport's buffer is full, and when it has drained."""
 
     def __init__(self, transport: Any) -> None:
@@ -163,7 +163,7 @@ def _nothing() -> None:
 
 def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     transport.unregisterProducer()  # the HTTP channel's, which ended with the upgrade
-    producer = _Producer(transport)
+    producer = StalledProducer(transport)
     transport.registerProducer(producer, True)
     refusal = HandshakeRefusal(protocol)
 

@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from yapserver.engine_settings import check_engine_settings, check_sampling_ranges
 from yapserver.env_types import Fraction, Lower, NonNegative, Positive, Probability, Quantization, ToolDecisionKind
-from yapserver.environment_files import SECRETS, EnvironmentFileError, load
+from yapserver.environment_errors import explain
+from yapserver.environment_files import EnvironmentFileError, load
 from yapserver.listen_address import check_text_api_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -222,6 +223,17 @@ class Environment(BaseSettings):
     WS_CANCEL_SENTINEL: str = Field("__CANCEL__", description="raw text frame that cancels the running turn")
     PERSONALITY_MAX_LEN: Positive = Field(20, description="longest `personality`, letters")
 
+    # -- OpenAI surface ----------------------------------------------------------------------------
+    OPENAI_API: bool = Field(True, description="1: serve OpenAI's protocols below `/v1`; 0: `/v1` does not exist")
+    OPENAI_DEFAULT_MODEL: str = Field(
+        "", description="slug of the persona that answers requests for unknown models; empty: such requests get a 404"
+    )
+    OPENAI_RECORDS: NonNegative = Field(
+        1000,
+        description="conversations whose token ids are kept for clients that send the whole history each time, with at "
+        "most 4 million ids together (about 128 MB)",
+    )
+
     # -- server process ----------------------------------------------------------------------------
     DATABASE_URL: SecretStr | None = Field(
         None, description="`postgres://user:password@host/name`; empty: an SQLite file in `RUN_DIR`"
@@ -304,18 +316,6 @@ class Environment(BaseSettings):
     def tool_deployed(self) -> bool:
         """Whether this server runs a tool engine."""
         return self.DEPLOY_MODELS in ("both", "tool")
-
-
-def explain(error: ValidationError) -> str:
-    """One line for an operator: the variable, its value, and what is allowed. Secrets are not repeated."""
-    first = error.errors()[0]
-    if not first["loc"]:
-        return str(first["msg"]).removeprefix("Value error, ")
-    name = str(first["loc"][0])
-    shown = "…" if name in SECRETS else repr(first["input"])
-    if first["type"].startswith("bool"):
-        return f"{name}={shown}: allowed are 1/0, true/false, yes/no"
-    return f"{name}={shown}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def read() -> Environment:

@@ -22,6 +22,8 @@ from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
 from inference.http.views import ServerStatus
 from inference.metrics import Metrics
+from inference.openai.context import OpenAIContext
+from inference.openai.records import RecordStore
 from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.persona_encoder import PersonaEncoder
@@ -174,6 +176,9 @@ class ServerRuntime:
             close_unauthorized=env.WS_CLOSE_UNAUTHORIZED_CODE,
             close_busy=env.WS_CLOSE_BUSY_CODE,
             trust_proxy=env.TRUST_PROXY,
+        )
+        self.openai = OpenAIContext(
+            self.serving, self.admission, self.registry, RecordStore(env.OPENAI_RECORDS), env.OPENAI_DEFAULT_MODEL
         )
         # A broken file stops the server here, before anything is built.
         phrases = phrase_file(env)

@@ -145,6 +145,10 @@ class PhraseStore:
             },
         )
 
+    def compile_rules(self, rules: Rules) -> CompiledPhrases:
+        """Compile one list that no catalogue holds. For a thread."""
+        return self._compile(rules)
+
     def install(self, compiled: CompiledCatalogue) -> None:
         """Put a compiled catalogue in force. Takes no time: one assignment."""
         self._installed = compiled

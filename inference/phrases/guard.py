@@ -116,6 +116,17 @@ class PhraseGuard:
         """The text held now."""
         return "".join(self._chars[self._released :])
 
+    def begin_behind(self, text: str) -> None:
+        """Read text that the client has already, before the first ``feed``: no phrase may form over the seam.
+
+        A phrase that begins in ``text`` and is completed by later text is a hit that starts at the seam. Coordinates
+        count ``text``.
+        """
+        self._chars.extend(text)
+        self._read(text, 0)
+        self._released = len(self._chars)
+        self._best, self._pending, self._refuted = None, [], []
+
     def feed(self, text: str) -> tuple[str, Hit | None]:
         """Take text. After a hit, text is kept unread until ``rewind`` or ``skip``.
 

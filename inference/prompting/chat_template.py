@@ -6,6 +6,7 @@ Two kinds of text meet here. Template text belongs to the model and may hold con
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -74,6 +75,12 @@ class ChatFormat:
         self.first_lead, self.next_lead = _blank_at_end(parts.first_user), _blank_at_end(parts.next_user)
         self._reply_lead = " " if parts.before_reply == f"{parts.after_user} " else ""
         self._ids = self._encode_parts(parts)
+
+    def with_utterance_limit(self, max_tokens: int) -> ChatFormat:
+        """Return the same format with another limit of one user message, in tokens; shares what is constant."""
+        other = copy.copy(self)
+        other._utterance_max, other._reply_max = max_tokens, max(self._reply_max, max_tokens)
+        return other
 
     # -- the template's parts ----------------------------------------------------------------------
 

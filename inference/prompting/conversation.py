@@ -112,11 +112,28 @@ class Conversation:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def switch_persona(self, persona: ResolvedPersona) -> None:
-        """Adapt the histories' limits to the length of another persona. The exchanges stay."""
+    def copy(self) -> Conversation:
+        """Return a conversation with the same exchanges, so that two continuations of one history never mix."""
+        other = Conversation(self._encoder)
+        other._chat = self._chat.copy() if self._chat is not None else None
+        other._tool = self._tool.copy() if self._tool is not None else None
+        return other
+
+    @property
+    def tokens(self) -> int:
+        """Token ids that both histories hold."""
+        return sum(len(history.ids) for history in self._histories())
+
+    def switch_persona(self, persona: ResolvedPersona, utterance_tokens: int = 0) -> None:
+        """Adapt the histories' limits to the length of another persona. The exchanges stay.
+
+        Args:
+            persona: the persona of the next turn.
+            utterance_tokens: tokens of the next user message, where they may exceed ``USER_UTT_MAX_TOKENS``.
+        """
         limits = self._encoder.limits
         if self._chat is not None:
-            self._chat.limit(limits.chat_history(len(persona.chat_ids)))
+            self._chat.limit(limits.chat_history(len(persona.chat_ids), utterance_tokens))
         if self._tool is not None:
             self._tool.limit(limits.tool_transcript(len(persona.tool_ids)))
 

@@ -125,6 +125,12 @@ class History:
     def __len__(self) -> int:
         return len(self._exchanges)
 
+    def copy(self) -> History:
+        """Return a history with the same exchanges; a change of one does not change the other."""
+        other = History(self._format, self._max_tokens)
+        other._exchanges, other._ids, other._trimmed = list(self._exchanges), list(self._ids), self._trimmed
+        return other
+
     def append(self, exchange: Exchange) -> bool:
         """Add the newest exchange. Returns True where the history was full and lost its oldest exchanges."""
         self._exchanges.append(exchange)

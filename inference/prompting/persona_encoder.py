@@ -64,6 +64,20 @@ class PersonaEncoder:
         """
         return self._tool_ids(prompt, self._tool.day if self._tool else None)
 
+    def with_chat(self, chat: ChatFormat | None) -> PersonaEncoder:
+        """Return an encoder with the same tool engine and another format of the chat engine."""
+        return PersonaEncoder(chat, self._tool, self.limits)
+
+    async def encode_tool_prompt(self, prompt: str) -> tuple[int, ...]:
+        """Return the ids of a tool prompt; a long one is encoded in a thread.
+
+        Raises:
+            PersonaError: ``TOOL_PROMPT_TOO_LONG``.
+        """
+        if LONG_TEXT_CHARS < len(prompt) <= self.max_tool_chars:
+            return await asyncio.to_thread(self.tool_ids, prompt)
+        return self.tool_ids(prompt)
+
     async def encode_ahead(self, prompt: str | None) -> None:
         """Encode a long prompt in a thread, so that :meth:`chat_ids` finds it in the cache.
 

@@ -21,9 +21,18 @@ class PromptLimits:
     tool_context: int = 3000
     tool_reply: int = 64
 
-    def chat_history(self, persona_tokens: int) -> int:
-        """Return the tokens of history that fit beside a persona, the longest utterance and the longest reply."""
-        room = self.chat_context - self.chat_reply - self.utterance - persona_tokens - TEMPLATE_RESERVE_TOKENS
+    def chat_room(self, persona_tokens: int) -> int:
+        """Return the tokens that the context leaves beside a persona and the longest reply; may be negative."""
+        return self.chat_context - self.chat_reply - persona_tokens - TEMPLATE_RESERVE_TOKENS
+
+    def chat_history(self, persona_tokens: int, utterance_tokens: int = 0) -> int:
+        """Return the tokens of history that fit beside a persona, the longest utterance and the longest reply.
+
+        Args:
+            persona_tokens: tokens of the persona.
+            utterance_tokens: tokens of the next user message, where it is longer than ``utterance``.
+        """
+        room = self.chat_room(persona_tokens) - max(self.utterance, utterance_tokens)
         return max(0, min(self.history, room))
 
     def tool_transcript(self, persona_tokens: int) -> int:

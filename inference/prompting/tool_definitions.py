@@ -102,7 +102,7 @@ def grammar_with_stored(tool_prompt: str, stored: tuple[ToolSnapshot, ...]) -> C
         [
             tool
             if tool.has_arguments or tool.name not in schemas
-            else _defined(tool.name, schemas[tool.name], tool.description)
+            else defined_tool(tool.name, schemas[tool.name], tool.description)
             for tool in definitions(tool_prompt)
         ]
     )
@@ -138,7 +138,7 @@ def definitions(tool_prompt: str) -> list[ToolDefinition]:
     for name in _NAMED.findall(tool_prompt):  # examples that are not strict JSON, such as {"name": "a", "arguments": …}
         shown.setdefault(name, [])
     return [
-        _defined(name, *defined[name]) if name in defined else ToolDefinition(name, _of_examples(shown[name]))
+        defined_tool(name, *defined[name]) if name in defined else ToolDefinition(name, _of_examples(shown[name]))
         for name in sorted(defined.keys() | shown.keys())
     ]
 
@@ -181,7 +181,7 @@ def _named_objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:
             yield from _named_objects(item, depth + 1)
 
 
-def _defined(name: str, schema: Mapping[str, Any], description: str = "") -> ToolDefinition:
+def defined_tool(name: str, schema: Mapping[str, Any], description: str = "") -> ToolDefinition:
     """A tool by its definition. The schema is closed: a model that may add arguments does."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not properties:

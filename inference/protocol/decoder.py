@@ -6,8 +6,6 @@ session.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from inference.engines.sampling import SamplingError, SamplingRules
 from inference.prompting.heard import Heard, HeardUnit
 from inference.prompting.persona import PersonaFields
 from inference.protocol.errors import ErrorCode, ProtocolError
+from inference.protocol.json_text import parse_json
 from inference.protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -92,7 +91,7 @@ class Decoder:
             return Envelope("cancel", {}, None)
         if word == self.end_sentinel:
             return Envelope("end", {}, None)
-        fields = _parse(text)
+        fields = parse_json(text)
         if not isinstance(fields, dict):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "a message is one JSON object")
         request_id = _request_id(fields.get("request_id"))
@@ -266,20 +265,3 @@ def _request_id(value: Any) -> str | None:
     if len(value) > MAX_REQUEST_ID_CHARS:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"request_id may have at most {MAX_REQUEST_ID_CHARS} characters")
     return value
-
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _parse(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except (orjson.JSONDecodeError, UnicodeEncodeError, RecursionError):
-        pass
-    # JSON may escape half an emoji ("\\ud83d"); orjson refuses the text, json does not. The half becomes U+FFFD.
-    if "\\ud" in text.lower() or _LONE_SURROGATE.search(text):
-        try:
-            return orjson.loads(_LONE_SURROGATE.sub("\ufffd", json.dumps(json.loads(text), ensure_ascii=False)))
-        except (ValueError, UnicodeEncodeError, RecursionError):
-            pass
-    raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the message is not valid JSON")

@@ -46,15 +46,20 @@ class GuardedStyle:
         style: the style.
         automaton: the banned phrases.
         matchers: speaker labels and other texts that end the reply.
+        before: the end of the text that the client has already; no phrase forms over the seam.
 
     Attributes:
         suppressed: phrases cut.
     """
 
-    def __init__(self, style: OutputStyle, automaton: PhraseAutomaton, matchers: Sequence[Matcher] = ()) -> None:
+    def __init__(
+        self, style: OutputStyle, automaton: PhraseAutomaton, matchers: Sequence[Matcher] = (), before: str = ""
+    ) -> None:
         self.suppressed = 0
         self._style = style
         self._guard = PhraseGuard(automaton, matchers)
+        if before:
+            self._guard.begin_behind(before)
 
     def feed(self, text: str) -> str:
         """Take the next text of the reply; return the text that is settled now."""

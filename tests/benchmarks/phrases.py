@@ -22,7 +22,8 @@ from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.sampling import Sampling
 from inference.phrases.guard import PhraseAutomaton, PhraseGuard
 from inference.phrases.stops import speaker_labels
-from inference.reply import Reply, ReplyPlan
+from inference.reply import Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import tiny_tokenizer
 

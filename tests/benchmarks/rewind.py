@@ -24,7 +24,8 @@ from inference.engines.service import vllm_service
 from inference.engines.spec import DEMO_MODEL, EngineSpec
 from inference.phrases.guard import PhraseAutomaton
 from inference.prompting.chat_template import ChatFormat
-from inference.reply import Reply, ReplyPlan
+from inference.reply import Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.benchmarks.phrases import SIZES, phrase_list
 

@@ -29,7 +29,8 @@ from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
-from inference.reply import Reply, ReplyPlan
+from inference.reply import Reply
+from inference.reply_plan import ReplyPlan
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.turn_plan import TurnPolicy
 from personas.snapshot import Catalogue, PersonaSnapshot, PhraseRule

@@ -12,7 +12,8 @@ from inference.engines.base import EngineDead, GenerationRequest
 from inference.engines.sampling import Sampling
 from inference.phrases.guard import PhraseAutomaton
 from inference.phrases.stops import speaker_labels
-from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply, ReplyPlan
+from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import catalogue, talking

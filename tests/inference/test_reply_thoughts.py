@@ -7,7 +7,8 @@ import pytest
 from inference.engines.base import GenerationRequest
 from inference.engines.sampling import GREEDY
 from inference.phrases.automaton import PhraseAutomaton
-from inference.reply import MAX_CLOSED_THOUGHTS, Reply, ReplyPlan
+from inference.reply import MAX_CLOSED_THOUGHTS, Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine
 

@@ -25,9 +25,9 @@ async def test_who_is_connected() -> None:
         assert registry.running == 1
         told = generate_latest(metrics.registry).decode().splitlines()
         assert {"yap_connections 2.0", "yap_turns_running 1.0"} <= set(told)
-        for session in registry:  # may change while it is walked
-            registry.remove(session)
-            registry.remove(session)
+        for live in registry:  # may change while it is walked
+            registry.remove(live)
+            registry.remove(live)
         assert (len(registry), registry.running) == (0, 0)
 
 

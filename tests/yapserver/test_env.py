@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from yapserver.env import Environment, explain, read
+from yapserver.env import Environment, read
+from yapserver.environment_errors import explain
 
 SECRETS = ("TEXT_API_KEY", "HF_TOKEN", "SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 

@@ -16,7 +16,8 @@ from inference.engines.engine_args import checked_engine_args
 from inference.engines.model_config import ModelConfig
 from inference.engines.spec import EngineSpec, ModelRefused, parse_gpus, specs
 from inference.engines.topology import engine_cores
-from yapserver.env import Environment, explain
+from yapserver.env import Environment
+from yapserver.environment_errors import explain
 
 CHAT = EngineSpec(EngineRole.CHAT, "m", 4096)
 MODEL = ModelConfig("LlamaForCausalLM", 8192, None, None, 2 * 32 * 8 * 128, 128, 16 * GIB, heads=32, layers=32)

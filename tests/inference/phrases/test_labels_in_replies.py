@@ -9,7 +9,8 @@ import pytest
 from inference.engines.sampling import Sampling
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.stops import speaker_labels
-from inference.reply import Reply, ReplyPlan
+from inference.reply import Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import ANNA, catalogue, talking

@@ -9,7 +9,8 @@ from inference.engines.base import GenerationRequest
 from inference.engines.sampling import Sampling
 from inference.phrases.guard import PhraseAutomaton
 from inference.phrases.vocabulary import TokensContaining, Vocabulary
-from inference.reply import MAX_BIASES, RETRIES_BEFORE_FORBIDDING, RETRIES_PER_REPLY, Reply, ReplyPlan
+from inference.reply import MAX_BIASES, RETRIES_BEFORE_FORBIDDING, RETRIES_PER_REPLY, Reply
+from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import catalogue, talking

@@ -1,0 +1,291 @@
+"""One response: an entry of the session registry around one turn. Both surfaces, HTTP and WebSocket, use it.
+
+surface                      Generation                      turn runner
+opened_generation() -------> slot taken, registered
+prepare(ask) --------------> persona, record, prompt; errors before anything was sent
+run(frames) ---------------> budget reserved ---------------> turn (frames)
+                             record kept, usage accounted <-- result
+(end of the block) --------> unregistered, slot released, turn aborted where it still runs
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from accounts.callers import Caller
+from inference.accounting import account
+from inference.openai.context import OpenAIContext
+from inference.openai.models import Model
+from inference.openai.prompts import encode_end, resolve_persona
+from inference.openai.records import Record
+from inference.openai.request_tools import without_phrases
+from inference.openai.requests import Ask
+from inference.phrases.automaton import PhraseAutomaton
+from inference.phrases.stops import text_stops
+from inference.prompting.conversation import Conversation
+from inference.prompting.history import ExchangeText
+from inference.prompting.persona import PersonaError
+from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
+from inference.serving_context import RETRY_IN_S
+from inference.turn import FrameSender
+from inference.turn_admission import DeployedEngines, engines_for_start
+from inference.turn_budget import TurnBudget
+from inference.turn_frames import FramesOfTurn
+from inference.turn_plan import ChatPlan, ChatRequest, TurnPlan
+from inference.turn_planner import TurnPlanner
+from inference.turn_result import StopReason, TurnResult
+from inference.turn_runner import TurnRunner
+from personas.snapshot import PersonaSnapshot
+
+logger = logging.getLogger("yap.openai")
+
+TAIL_CHARS = 2000
+"""The end of a continued text that the phrase guard reads: longer than the longest phrase that a list holds."""
+
+
+@asynccontextmanager
+async def opened_generation(context: OpenAIContext, caller: Caller, send: FrameSender) -> AsyncIterator[Generation]:
+    """Take a slot and register one response; give both back at the end of the block.
+
+    Args:
+        context: the shared parts of the surface.
+        caller: the key.
+        send: sends one frame.
+
+    Raises:
+        ProtocolError: no slot, or the server is no longer ready.
+        OpenAIError: the key's own slots are taken.
+    """
+    slot = await context.take_slot(caller)
+    generation = Generation(context, caller, send)
+    context.registry.add(generation)
+    try:
+        yield generation
+    finally:
+        context.registry.remove(generation)
+        slot.release()
+        await generation.abort()
+
+
+class Generation:
+    """One response. Call :meth:`prepare`, then :meth:`run`.
+
+    Args:
+        context: the shared parts of the surface.
+        caller: the key.
+        send: sends one frame.
+
+    Attributes:
+        record: the history after the response; None before its end, and where nothing was said.
+    """
+
+    def __init__(self, context: OpenAIContext, caller: Caller, send: FrameSender) -> None:
+        self.caller = caller
+        self.connection = uuid.uuid4().hex[:12]
+        self.cache_salt = context.serving.policy.cache_salt(caller)
+        self.record: Record | None = None
+        self._context = context
+        self._send = send
+        self._model: Model | None = None
+        self._budget = TurnBudget(context.serving)
+        self._plan: TurnPlan | None = None
+        self._runner: TurnRunner | None = None
+        self._result: TurnResult | None = None
+        self._refusal: ProtocolError | None = None
+        self._automaton = PhraseAutomaton(())
+        # Of the history: where the record is kept, what was said before, and the beginning of the reply.
+        self._owner: Hashable = None
+        self._conversation: Conversation | None = None
+        self._exchanges: tuple[ExchangeText, ...] = ()
+        self._prefill: tuple[str, list[int]] = "", []
+        self._affinity = ""
+
+    # -- registry.LiveSession ----------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the turn runs now."""
+        return self._runner is not None and self._runner.running
+
+    @property
+    def snapshot(self) -> PersonaSnapshot | None:
+        """The stored persona that answers; None for the bare chat model."""
+        return self._model.persona if self._model else None
+
+    def apply_caller(self, caller: Caller) -> None:
+        """Store changed rights and limits. They govern the key's next request."""
+        self.caller = caller
+
+    async def revoke(self) -> None:
+        """End the response: the key is revoked or expired."""
+        message = "this API key was revoked or has expired"
+        await self._end(ProtocolError(ErrorCode.KEY_REVOKED, message), StopReason.REVOKED)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let the response end; cancel it after ``timeout_s`` seconds."""
+        if self._runner is not None:
+            await self._runner.wait(timeout_s)
+        message = "the server is stopping"
+        refusal = ProtocolError(ErrorCode.SERVER_DRAINING, message, retry_in=RETRY_IN_S)
+        await self._end(refusal, StopReason.DRAIN)
+
+    async def _end(self, refusal: ProtocolError, reason: StopReason) -> None:
+        self._refusal = refusal
+        if self._runner is not None:
+            await self._runner.stop(reason)
+
+    # -- the response ------------------------------------------------------------------------------
+
+    async def prepare(self, model: Model, ask: Ask, record: Record | None = None) -> None:
+        """Resolve the persona and plan the turn. Nothing was sent before this call.
+
+        Args:
+            model: who answers.
+            ask: the request.
+            record: the history that the request continues; None: the history is found by its content.
+
+        Raises:
+            OpenAIError: the request exceeds the context.
+            ProtocolError: the persona or the tools cannot be used.
+            EngineDead: the chat engine is being replaced.
+        """
+        context, self._model = self._context, model
+        serving = context.serving
+        if not self.caller.own_tool_prompt:
+            ask = replace(ask, tools=None)
+        has_tools = ask.tools is not None
+        engines = engines_for_start(serving)
+        try:
+            persona = await resolve_persona(serving.resolver, model, ask, self.caller)
+        except PersonaError as error:
+            raise persona_refused(error) from None
+        encoder = context.formats.encoder(serving.resolver.encoder, ask_tool=has_tools)
+        self._owner = self.cache_salt, self.caller.key_id, self.caller.prefix, model.id, ask.prompt.system, has_tools
+        self._exchanges = ask.prompt.exchanges
+        found = record or context.records.find(self._owner, self._exchanges)
+        conversation = self._conversation = found.conversation.copy() if found else Conversation(encoder)
+        self._affinity = found.affinity if found else self.connection
+        utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
+        await conversation.replace(self._exchanges)
+        self._prefill = ask.prompt.prefill or "", prefill_ids
+        phrases = await context.phrases.added(
+            persona.phrases, serving.resolver.phrases, ask.sampling.banned, ask.sampling.logit_bias
+        )
+        self._automaton = phrases.automaton
+        plan = TurnPlanner(serving, self.connection, self.cache_salt).plan(
+            1,
+            None,
+            None,
+            encoded=utterance,
+            engines=DeployedEngines(engines.chat, engines.tool, asks_tool=self._decides(ask)),
+            persona=replace(persona, phrases=phrases),
+            conversation=conversation,
+            sampling=ask.sampling.overrides,
+            max_out=self._max_out(ask.sampling.max_tokens),
+        )
+        self._plan = self._with_request(plan, ask)
+
+    def _decides(self, ask: Ask) -> bool:
+        return ask.tools is not None and ask.tools.asked and ask.prompt.user is not None
+
+    def _max_out(self, asked: int | None) -> int:
+        most = self._context.serving.policy.max_out
+        return min(most, self.caller.limits.max_out or most, asked or most)
+
+    def _with_request(self, plan: TurnPlan, ask: Ask) -> TurnPlan:
+        """Return a plan with what only this surface knows: stops, a beginning of the reply, a schema, forced calls."""
+        chat, tool = plan.chat, plan.tool
+        assert chat is not None
+        prefill, prefill_ids = self._prefill
+        matchers = (*chat.reply.matchers, text_stops(ask.sampling.stop)) if ask.sampling.stop else chat.reply.matchers
+        reply = replace(
+            chat.reply,
+            matchers=matchers if ask.json_schema is None else (),
+            before=prefill[-TAIL_CHARS:],
+            json_schema=ask.json_schema,
+            affinity=self._affinity,
+        )
+        request = ChatRequest(chat.request.utterance, [*chat.request.prompt_ids, *prefill_ids])
+        style = chat.output_style if ask.json_schema is None else "raw"
+        changed: ChatPlan = replace(chat, request=request, reply=reply, output_style=style, request_after_yes=None)
+        if tool is not None and tool.request is not None and ask.tools is not None and ask.tools.required:
+            tool = replace(tool, request=replace(tool.request, wanted=True))
+        return replace(plan, chat=changed, tool=tool)
+
+    async def run(self, frames: FramesOfTurn) -> TurnResult | None:
+        """Run the turn to its last frame.
+
+        Args:
+            frames: encodes the frames in the client's protocol.
+
+        Returns:
+            The result; None where the response was ended before the turn began.
+
+        Raises:
+            ProtocolError: ``token_budget_exhausted``.
+        """
+        plan, serving = self._plan, self._context.serving
+        assert plan is not None
+        guarded = _GuardedCalls(frames, self._automaton)
+        if self._refusal is None:
+            await self.reserve()
+            policy = serving.policy.turn
+            if plan.tool is not None and plan.tool.request is not None and plan.tool.request.wanted:
+                policy = replace(policy, concurrent=False)
+            self._runner = TurnRunner(policy, serving.metrics, self._send, self._on_result)
+            self._runner.start(plan, guarded)
+            await self._runner.wait()
+        if self._refusal is not None and (self._result is None or self._result.stop_reason is not None):
+            error = self._refusal
+            if frame := frames.error(error.code, error.message, **error.details):
+                await self._send(frame)
+        return self._result
+
+    async def reserve(self) -> None:
+        """Reserve the turn's tokens, once. A surface that has to answer with a status calls this before the head.
+
+        Raises:
+            ProtocolError: ``token_budget_exhausted``.
+        """
+        assert self._plan is not None
+        if not self._budget.reserved:
+            await self._budget.reserve(self.caller, self._plan)
+
+    async def abort(self) -> None:
+        """Abort the turn without another frame: the client is gone, or the response is over."""
+        if self._runner is not None:
+            await self._runner.abort()
+        self._budget.settle_unused()
+
+    def _on_result(self, result: TurnResult) -> None:
+        """Account the ended turn and keep its record."""
+        self._result = result
+        name = f"key={self.caller.prefix} conn={self.connection} session=openai"
+        account(self._context.serving, self.caller, result, self._budget.take(), session_name=name)
+        conversation, (prefill, prefill_ids) = self._conversation, self._prefill
+        if conversation is None or not result.delivered:  # after calls alone the client repeats the user's text
+            return
+        whole = replace(result, delivered=prefill + result.delivered, reply_ids=[*prefill_ids, *result.reply_ids])
+        conversation.append(whole)
+        exchanges = (*self._exchanges, ExchangeText(result.utterance.text, whole.delivered))
+        self.record = Record(conversation, exchanges, self._affinity)
+        self._context.records.keep(self._owner, self.record)
+
+
+class _GuardedCalls:
+    """Frames whose tool calls hold no banned phrase: an exit like every other."""
+
+    def __init__(self, frames: FramesOfTurn, automaton: PhraseAutomaton) -> None:
+        self._frames = frames
+        self._automaton = automaton
+        self.token, self.final, self.error, self.done = frames.token, frames.final, frames.error, frames.done
+
+    def toolcall(self, calls: list[dict[str, Any]], score: float | None = None) -> str:
+        """See :class:`inference.turn_frames.FramesOfTurn`."""
+        clean = [{**call, "arguments": without_phrases(call["arguments"], self._automaton)} for call in calls]
+        return self._frames.toolcall(clean, score)

@@ -1,0 +1,172 @@
+"""One HTTP exchange over ASGI: a bounded body, one JSON answer or an event stream, and the client's departure."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+from inference.bounded_send import send_in_time
+from inference.openai.errors import OpenAIError
+from inference.task_ends import cancel_and_wait
+
+MAX_BODY_BYTES = 1024 * 1024
+KEEP_ALIVE_S = 2.5
+"""Longest silence of a stream: clients give up after 5 to 10 seconds without a byte."""
+KEEP_ALIVE = b": keep-alive\n\n"
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client has closed the connection, or does not read."""
+
+
+class Exchange:
+    """One request and its response.
+
+    Args:
+        scope: the ASGI scope.
+        receive: as the server gave it.
+        send: as the server gave it. Sends that block are bounded in time.
+    """
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"].rstrip("/")
+        self.request_id = uuid.uuid4().hex
+        self._receive = receive
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self.started = False
+        self._last_write = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
+
+    # -- the request -------------------------------------------------------------------------------
+
+    async def body(self) -> bytes:
+        """Return the request's body.
+
+        Raises:
+            OpenAIError: the body is larger than :data:`MAX_BODY_BYTES`.
+            ClientGone: the client left before its end.
+        """
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise OpenAIError(413, "request_too_large", f"the body may have at most {MAX_BODY_BYTES} bytes")
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``; cancel it the moment the client closes the connection. The body has been read.
+
+        Raises:
+            ClientGone: the client left before the end.
+        """
+        working, watching = self._loop.create_task(work), self._loop.create_task(self._gone())
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGone
+            working.result()
+        finally:
+            self._stop_comments()
+            await cancel_and_wait(watching)
+            await cancel_and_wait(working)
+
+    async def _gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    # -- one answer --------------------------------------------------------------------------------
+
+    async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
+        """Send a whole JSON response. A ``HEAD`` request gets the head alone.
+
+        Raises:
+            ClientGone: the client does not read.
+        """
+        length = str(len(body)).encode()
+        await self._start(status, b"application/json", [(b"content-length", length), *headers])
+        await self._write(b"" if self.method == "HEAD" else body, more=False)
+
+    async def refuse(self, error: OpenAIError) -> None:
+        """Send an error: as a response, or as the last event of a stream that has begun."""
+        if self.started:
+            await self._write(b"data: " + error.body() + b"\n\n", more=False)
+            return
+        await self.answer(error.status, error.body(), error.headers())
+
+    # -- a stream ----------------------------------------------------------------------------------
+
+    async def open_stream(self) -> None:
+        """Send the head of an event stream at once; comments fill a silence from now on."""
+        await self._start(200, b"text/event-stream; charset=utf-8", [(b"x-accel-buffering", b"no")])
+        await self._write(b"", more=True)  # Daphne sends the head with the first body message
+        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._fill_silence)
+
+    async def send_event(self, text: str) -> None:
+        """Send encoded events.
+
+        Raises:
+            ClientGone: the client does not read.
+        """
+        self._last_write = self._loop.time()
+        await self._write(text.encode(), more=True)
+
+    async def close_stream(self) -> None:
+        """End the stream."""
+        self._stop_comments()
+        await self._write(b"", more=False)
+
+    def _fill_silence(self) -> None:
+        now = self._loop.time()
+        silent = now - self._last_write
+        if silent >= KEEP_ALIVE_S:
+            if self._comment is None or self._comment.done():
+                self._comment = self._loop.create_task(self._write_comment())
+            self._last_write, silent = now, 0.0
+        self._timer = self._loop.call_later(KEEP_ALIVE_S - silent, self._fill_silence)
+
+    async def _write_comment(self) -> None:
+        try:
+            await self._write(KEEP_ALIVE, more=True)
+        except ClientGone:
+            self._stop_comments()  # the next event, or the watch for the client's departure, ends the response
+
+    def _stop_comments(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _start(self, status: int, content_type: bytes, headers: Headers) -> None:
+        self.started = True
+        common = [
+            (b"content-type", content_type),
+            (b"cache-control", b"no-cache"),
+            (b"x-request-id", self.request_id.encode()),
+            *headers,
+        ]
+        await self._in_time({"type": "http.response.start", "status": status, "headers": common})
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        await self._in_time({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _in_time(self, message: dict[str, Any]) -> None:
+        try:
+            await send_in_time(self._send(message))
+        except (TimeoutError, OSError, RuntimeError):
+            raise ClientGone from None
