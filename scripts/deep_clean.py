@@ -39,6 +39,7 @@ def checkout_targets(root: Path, environ: Mapping[str, str]) -> Iterator[Target]
     yield Target(root / ".venv", "the server's packages", root)
     yield Target(root / ".venv-quantize", "the quantizer's packages", root)
     yield Target(root / ".venv-release", "the tools of scripts/release.sh", root)
+    yield Target(root / ".venv-clients", "the clients that tests run", root)
     models = Path(environ.get("MODELS_DIR") or root / ".models").absolute()
     if models.is_relative_to(root):  # a folder outside may serve other checkouts too
         for name in _MODELS:
@@ -48,7 +49,7 @@ def checkout_targets(root: Path, environ: Mapping[str, str]) -> Iterator[Target]
     yield Target(root / ".cache", "caches of vLLM, inductor, triton and flashinfer", root)
     for folder, names, _ in os.walk(root):
         # .git is no folder of ours, nor is another checkout below; the environments go as a whole.
-        skipped = {".git", ".venv", ".venv-quantize", ".venv-release"}
+        skipped = {".git", ".venv", ".venv-quantize", ".venv-release", ".venv-clients"}
         names[:] = [name for name in names if name not in skipped and not Path(folder, name, ".git").exists()]
         if "__pycache__" in names:
             names.remove("__pycache__")

@@ -65,13 +65,14 @@ locks() { # locks SET: the files that say what the set holds
         cpu) echo requirements-cpu.txt requirements-cpu.excludes ;;
         dev) echo requirements-dev.txt ;;
         release) echo requirements-release.txt ;;
+        clients) echo requirements-clients.txt ;;
         quantize-cuda) echo requirements-quantize.txt ;;
         quantize-cpu) echo requirements-quantize-cpu.txt requirements-cpu.excludes ;;
     esac
 }
 
 venv_of() { # venv_of SET: the virtual environment that the set is installed in
-    case $1 in quantize-*) echo .venv-quantize ;; release) echo .venv-release ;; *) echo .venv ;; esac
+    case $1 in quantize-*) echo .venv-quantize ;; release) echo .venv-release ;; clients) echo .venv-clients ;; *) echo .venv ;; esac
 }
 
 stamp() { # stamp SET: one line that changes when the set's locks do
@@ -152,7 +153,7 @@ install() { # install SET…: what the locks say, each set into its environment;
         # The locks are those of Python 3.11. Another Python may need a package more, so there uv checks the hashes that it finds.
         ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || args+=(--require-hashes)
         # Starting is mostly importing: the engine processes must not compile two thousand modules each.
-        [[ $set == dev || $set == release ]] || args+=(--compile-bytecode)
+        [[ $set == dev || $set == release || $set == clients ]] || args+=(--compile-bytecode)
         .venv/bin/uv pip install --python "$venv/bin/python" -r "$(locks "$set" | cut -d' ' -f1)" \
             "${UV_SOURCES[@]}" "${args[@]}" </dev/null || die "installing $(locks "$set" | cut -d' ' -f1) failed: see the lines above"
         { grep -v "^$set " "$venv/.installed" 2>/dev/null || true; stamp "$set"; } >"$venv/.installed.new"

@@ -49,4 +49,5 @@ pins requirements-cpu.txt >requirements.txt
 compile requirements "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 compile requirements-dev "${linux[@]}" "${UV_SOURCES[@]}" -c <(pins requirements-cpu.txt) "$@"
 compile requirements-release "${linux[@]}" "${UV_SOURCES[@]}" "$@"
+compile requirements-clients "${linux[@]}" "${UV_SOURCES[@]}" "$@"
 compile requirements-local --universal --python-version 3.10 "${UV_SOURCES[@]}" "$@"

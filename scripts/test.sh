@@ -67,6 +67,7 @@ need_npm
 ! wanted browser || need_chromium
 { ! wanted quantizer && ! wanted docker; } || bash scripts/install.sh "quantize-$device"
 ! wanted scripts || bash scripts/install.sh release
+! wanted engine || bash scripts/install.sh clients
 
 # -- the steps -------------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ KEPT = ("yap.sqlite3", "secret.key", "demo.key", "server.log", "server.log.1", "
 def fill(checkout: Checkout) -> None:
     """Everything that a used checkout has."""
     root = checkout.root
-    for folder in (".venv-quantize/bin", ".venv-release/bin", ".models/awq/m-1", ".models/mine", ".cache/vllm",
-                   ".run/static",
+    for folder in (".venv-quantize/bin", ".venv-release/bin", ".venv-clients/bin", ".models/awq/m-1",
+                   ".models/mine", ".cache/vllm", ".run/static",
                    "inference/__pycache__", "scripts/deep/__pycache__", "home/.cache/pip", "home/.cache/uv",
                    "home/.cache/huggingface/hub/models--a--b", "home/.cache/torch", "home/.cache/vllm",
                    "home/.triton/cache", "home/.nv/ComputeCache", "home/.cache/other"):  # fmt: skip
@@ -42,8 +42,8 @@ def assert_kept(checkout: Checkout) -> None:
         assert (checkout.root / path).exists(), path
 
 
-OURS = (".venv", ".venv-quantize", ".venv-release", ".models/awq", ".models/SmolLM2-135M-Instruct", ".cache",
-        ".run/static",
+OURS = (".venv", ".venv-quantize", ".venv-release", ".venv-clients", ".models/awq", ".models/SmolLM2-135M-Instruct",
+        ".cache", ".run/static",
         "inference/__pycache__", "scripts/deep/__pycache__")  # fmt: skip
 USERS = ("home/.cache/pip", "home/.cache/uv", "home/.cache/huggingface/hub", "home/.cache/torch", "home/.cache/vllm",
          "home/.triton/cache", "home/.nv/ComputeCache")  # fmt: skip

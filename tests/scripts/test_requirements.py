@@ -28,6 +28,7 @@ def pins(name: str) -> dict[str, str]:
 
 def test_the_files_are_there() -> None:
     assert LOCKS == [
+        "requirements-clients.txt",
         "requirements-cpu.txt",
         "requirements-dev.txt",
         "requirements-local.txt",
@@ -37,6 +38,7 @@ def test_the_files_are_there() -> None:
         "requirements.txt",
     ]
     assert INPUTS == [
+        "requirements-clients.in",
         "requirements-cpu.in",
         "requirements-dev.in",
         "requirements-local.in",
