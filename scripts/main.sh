@@ -226,6 +226,7 @@ exec 9>&-
 # -- ready -----------------------------------------------------------------------------------------------------------
 
 step "ready (pid $pid)"
+! is_yes "${TALK_PAGE:-1}" || say "talk:      http://$url/"
 say "WebSocket: ws://$url/ws"
 say "admin:     http://$url/admin/ (the account is named where it was made; manage.py changepassword sets a new password)"
 if [[ -n ${key_file:-} ]]; then

@@ -261,6 +261,7 @@ class Environment(BaseSettings):
     CSRF_TRUSTED_ORIGINS: str = Field(
         "", description="origins (`https://…`) of the admin behind a proxy, separated by commas"
     )
+    TALK_PAGE: bool = Field(True, description="1: `/` is a page to talk; 0: `/` answers 404")
     USAGE_KEEP_DAYS: Positive = Field(90, description="days that usage rows are kept")
     DRAIN_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
         20.0, description="time for running turns to end when the server stops, seconds"

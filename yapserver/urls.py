@@ -1,4 +1,4 @@
-"""HTTP routes: health and status, REST with its OpenAPI page, and the admin."""
+"""HTTP routes: the page to talk, health and status, REST with its OpenAPI page, and the admin."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -6,9 +6,11 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from yapserver.dashboard import live
+from yapserver.talk_page import talk_page
 from yapserver.trial_view import ticket
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", talk_page, name="talk"),
     path("", include("inference.http.urls")),
     path("admin/live/", live, name="dashboard-live"),
     path("admin/ticket/<slug:slug>/", ticket, name="ticket"),

@@ -1,0 +1,350 @@
+/**
+ * yap.js: a client of a Yap server's WebSocket. No dependencies: copy this file.
+ *
+ *     import { Yap } from "./yap.js";
+ *
+ *     const yap = new Yap({ url: "wss://yap.example/ws", key: "yap_…", start: { persona: "mia" } });
+ *     yap.onstate = ({ state, error }) => console.log(state, error?.message);
+ *
+ *     const turn = yap.turn("Hello! What do you bake?");
+ *     for await (const frame of turn) {                     // the server's frames of this turn, see README
+ *       if (frame.type === "toolcall") console.log("tool:", frame.status);
+ *       if (frame.type === "token") show(frame.text);
+ *     }
+ *     console.log(turn.text, turn.usage, turn.times);
+ *
+ *     yap.bargeIn("Wait!", 42);   // interrupts the reply of which 42 characters were heard
+ *     yap.cancel();               // stops the reply
+ *     yap.close();                // ends the conversation; the server forgets it
+ *
+ * A lost connection is opened again. The running reply goes on where it stopped (`resume`), and a message that the
+ * server has not acknowledged is sent again. Where the server no longer has the conversation, the next message carries
+ * its text as `history_text`.
+ */
+
+const FINAL = new Set(["authentication_failed", "key_revoked"]); // another attempt with the same key fails as well
+const FORGOTTEN = new Set(["unknown_session", "unknown_message_type"]); // answers to `resume`; the second: no such type
+const LOST_CODES = new Set([1001, 1011, 1012, 1013]); // clean closes after which a client comes back
+const FIRST_WAIT_MS = 250;
+const LONGEST_WAIT_MS = 8_000;
+const SILENCE_MS = 10_000; // of a running turn, until the connection is tested
+const PONG_MS = 4_000; // longest wait for the answer to such a test
+const KEPT_TURNS = 100; // of the conversation's text, for a server that has lost it
+
+/**
+ * One turn. Iterate over it for the server's frames as they come; it ends after `done`, or after the `error` that
+ * refused it. The fields are current at any time.
+ */
+export class Turn {
+  /** The reply as far as it has come. */ text = "";
+  /** Characters of the reply that the user heard (UTF-16, as in `text.length`); null: all of them. */ heard = null;
+  /** The server's number of the turn; null until the server takes it. */ number = null;
+  /** The `toolcall` frame, or null. */ tool = null;
+  /** `usage` of `done`, or null. */ usage = null;
+  /** The last `error` frame, or null. */ error = null;
+  cancelled = false;
+  ended = false;
+  /** Milliseconds from the sending to the tool signal, the first text and the end; null where not reached. */
+  times = { tool: null, first: null, total: null };
+  #began = performance.now();
+  #frames = [];
+  #wake = () => {};
+  #finish;
+
+  /** Resolves with this turn at its end. */ finished = new Promise((finish) => { this.#finish = finish; });
+
+  /** Called by `Yap`, with the user's words and the message that carries them. */
+  constructor(said, message) { Object.assign(this, { said, message }); }
+
+  async *[Symbol.asyncIterator]() {
+    for (;;) {
+      while (this.#frames.length) yield this.#frames.shift();
+      if (this.ended) return;
+      await new Promise((wake) => { this.#wake = wake; });
+    }
+  }
+
+  /** Called by `Yap` with every frame of this turn. */
+  take(frame) {
+    if (this.ended) return;
+    const now = performance.now() - this.#began;
+    this.number = frame.turn ?? this.number;
+    if (frame.type === "toolcall") {
+      this.tool = frame;
+      this.times.tool = now;
+    } else if (frame.type === "token") {
+      this.times.first ??= now;
+      this.text += frame.text;
+    } else if (frame.type === "error") {
+      this.error = frame;
+    } else if (frame.type === "done") {
+      this.usage = frame.usage ?? null;
+      this.cancelled = Boolean(frame.cancelled);
+    }
+    // `done` follows the error of a running turn; an error without a turn refused the message.
+    this.ended = frame.type === "done" || (frame.type === "error" && frame.turn === undefined);
+    this.#frames.push(frame);
+    this.#wake();
+    if (!this.ended) return;
+    this.times.total = now;
+    this.#finish(this);
+  }
+}
+
+/**
+ * One conversation: one `session_id`, and at most one connection at a time. The first turn opens the connection.
+ *
+ * `onstate({state, error, resumed})` is called after every change:
+ * - `connecting`, `open`. `resumed`: the server still has the conversation of the connection that was lost.
+ * - `reconnecting`: the connection was lost, or refused for a while. `error` has the server's reason, or null.
+ * - `idle`: the server closed a silent connection, or every attempt failed (`error`). The next turn connects.
+ * - `closed`: by `close()`, or because the key is not accepted (`error`).
+ */
+export class Yap {
+  state = "idle";
+  onstate = () => {};
+  #options;
+  #socket = null;
+  #timer = null; // of the next attempt; true while an attempt is being made
+  #watch = null;
+  #failures = 0;
+  #error = null; // the server's reason to close this connection
+  #wait = null; // seconds after which the server expects the next attempt
+  #running = new Map(); // request_id → turn that has not ended
+  #past = []; // turns that the server has taken, oldest first
+  #forgotten = false; // the server does not have the conversation
+  #heardAt = 0; // time of the last frame
+  #count = 0;
+
+  /**
+   * @param {object} options
+   * @param {string | (() => Promise<string>)} options.key the API key, or a function that fetches one per connection
+   * @param {string} [options.url] the WebSocket's address; by default `/ws` of the page's host
+   * @param {object} [options.start] fields of every `start`, such as `persona`, `user_identity` or `sampling`
+   * @param {string} [options.session] the `session_id`; by default a random one
+   * @param {number} [options.attempts] failed attempts in a row until the state becomes `idle`
+   */
+  constructor({ key, url = ownAddress(), start = {}, session = randomId(), attempts = 8 }) {
+    this.#options = { key, url, start, attempts };
+    this.session = session;
+    globalThis.addEventListener?.("online", this.#test);
+    globalThis.document?.addEventListener("visibilitychange", this.#test);
+  }
+
+  /** The newest turn that has not ended, or null. */
+  get running() {
+    return [...this.#running.values()].at(-1) ?? null;
+  }
+
+  /** Open the connection ahead of the first turn. */
+  open() {
+    if (!this.#socket && !this.#timer && this.state !== "closed") this.#dial();
+  }
+
+  /**
+   * Send a message. A running reply is interrupted; the text of it that has arrived counts as heard.
+   * @param {string} text the user's words; empty: the character speaks first
+   * @param {object} [fields] further fields of this `start`
+   * @returns {Turn}
+   */
+  turn(text, fields = {}) {
+    const heard = this.running ? this.#heard() : {};
+    const message = { type: "start", session_id: this.session, ...this.#options.start, user_utterance: text, ...heard };
+    return this.#begin(text, { ...message, ...fields });
+  }
+
+  /**
+   * Interrupt the last reply, also one that has arrived and is still being spoken.
+   * @param {string} text the user's words
+   * @param {number} [heard] characters of that reply that the user heard (UTF-16); absent: all that have arrived
+   * @returns {Turn}
+   */
+  bargeIn(text, heard) {
+    return this.turn(text, this.#heard(heard));
+  }
+
+  /** Answer a tool call with a description of what the tool saw. Returns the turn. */
+  followup(analysis) {
+    return this.#begin("", { type: "followup", analysis_text: analysis });
+  }
+
+  /** Stop the running reply. `heard` as in `bargeIn`. */
+  cancel(heard) {
+    if (this.#isOpen) this.#send({ type: "cancel", ...this.#heard(heard) });
+    else this.#endAll({ type: "done", cancelled: true });
+  }
+
+  /** End the conversation and close the connection. */
+  close() {
+    if (this.#isOpen) this.#send({ type: "end" });
+    this.#shut(null);
+  }
+
+  get #isOpen() { return this.#socket?.readyState === WebSocket.OPEN; }
+
+  #send(message) { this.#socket.send(JSON.stringify(message)); }
+
+  #heard(count = Infinity) {
+    const last = this.#past.at(-1);
+    if (!last?.text) return {};
+    last.heard = Math.min(count, last.heard ?? Infinity, last.text.length);
+    return { heard: last.heard, heard_unit: "utf16" };
+  }
+
+  #begin(said, message) {
+    const turn = new Turn(said, { ...message, request_id: `${++this.#count}` });
+    this.#running.set(turn.message.request_id, turn);
+    if (this.state === "closed") this.#endAll({ type: "error", error_code: "connection_lost", ...this.#error });
+    else if (this.#isOpen) this.#start(turn);
+    else this.open();
+    return turn;
+  }
+
+  #start(turn) {
+    const history = this.#forgotten && turn.message.type === "start" ? { history_text: this.#history() } : {};
+    this.#send({ ...history, ...turn.message });
+  }
+
+  #startWaiting() { for (const turn of this.#running.values()) if (turn.number === null) this.#start(turn); }
+
+  #history() {
+    const lines = ({ said, text, heard }) => [said && `User: ${said}`, text && `Assistant: ${text.slice(0, heard ?? undefined)}`];
+    return this.#past.flatMap(lines).filter(Boolean).join("\n");
+  }
+
+  #take(frame) {
+    this.#heardAt = Date.now();
+    const unfinished = [...this.#running.values()];
+    const turn = this.#running.get(frame.request_id) ?? unfinished.find(({ number }) => number !== null && number === frame.turn);
+    if (frame.type === "draining") return void (this.#wait = frame.reconnect_in);
+    if (frame.type === "error" && frame.request_id === undefined && frame.turn === undefined) {
+      this.#error = frame; // the server closes this connection
+      this.#wait = frame.retry_in ?? null;
+      return;
+    }
+    this.#failures = 0;
+    const resumed = frame.type === "ack" && frame.for === "resume";
+    const forgotten = frame.type === "error" && FORGOTTEN.has(frame.error_code);
+    if (frame.for === "start") this.#forgotten = false;
+    if (forgotten) this.#forgotten = true;
+    this.#set("open", { resumed });
+    if (turn) this.#give(turn, forgotten ? { ...frame, error_code: "unknown_session" } : frame);
+    if (resumed || forgotten) this.#startWaiting();
+  }
+
+  #give(turn, frame) {
+    const isNew = turn.number === null;
+    turn.take(frame);
+    if (isNew && turn.number !== null) this.#past = [...this.#past.slice(1 - KEPT_TURNS), turn];
+    if (turn.ended) this.#running.delete(turn.message.request_id);
+  }
+
+  #endAll({ turn: _, ...frame }) { for (const turn of [...this.#running.values()]) this.#give(turn, frame); }
+
+  #set(state, { error = null, resumed = false } = {}) {
+    if (this.state === state && !resumed && !error) return;
+    this.state = state;
+    this.onstate({ state, error, resumed });
+  }
+
+  async #dial() {
+    this.#timer = true;
+    if (this.state !== "reconnecting") this.#set("connecting");
+    const { key, url } = this.#options;
+    try {
+      const protocols = ["yap.v1", subprotocol(typeof key === "function" ? await key() : key)];
+      this.#timer = null;
+      if (this.state === "closed") return;
+      const socket = new WebSocket(url, protocols);
+      socket.onopen = () => this.#opened();
+      socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
+      socket.onclose = ({ code, wasClean }) => this.#lost(code, wasClean);
+      this.#socket = socket;
+    } catch (error) {
+      this.#retry({ error_code: "connection_lost", message: String(error) });
+    }
+  }
+
+  #opened() {
+    this.#error = this.#wait = null;
+    this.#heardAt = Date.now();
+    this.#send({ type: "ping" }); // its answer tells that the connection is admitted
+    const last = this.#past.at(-1);
+    if (!last) this.#startWaiting();
+    else { // asks for the rest of the reply, and whether the server has the conversation; it counts code points
+      const { number: turn, message: { request_id }, text } = last;
+      this.#send({ type: "resume", session_id: this.session, turn, received: [...text].length, request_id });
+    }
+    this.#watch = setInterval(() => {
+      if (this.#running.size && Date.now() - this.#heardAt > SILENCE_MS) this.#test();
+    }, SILENCE_MS / 2);
+  }
+
+  #lost(code, wasClean) {
+    clearInterval(this.#watch);
+    this.#socket = null;
+    if (this.state === "closed") return;
+    const wanted = this.#running.size || this.#error || this.#wait !== null || !wasClean || LOST_CODES.has(code);
+    if (FINAL.has(this.#error?.error_code)) this.#shut(this.#error);
+    else if (wanted) this.#retry(this.#error);
+    else this.#set("idle"); // the server's limit for silent connections
+  }
+
+  #retry(error) {
+    if (++this.#failures >= this.#options.attempts) {
+      this.#failures = 0;
+      this.#timer = null;
+      this.#set("idle", { error: error ?? { error_code: "connection_lost" } });
+      this.#endAll({ type: "error", error_code: "connection_lost", ...error });
+      return;
+    }
+    const backoff = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2);
+    this.#timer = setTimeout(() => this.#dial(), this.#wait === null ? backoff : this.#wait * 1000);
+    this.#set("reconnecting", { error });
+  }
+
+  #shut(error) {
+    globalThis.removeEventListener?.("online", this.#test);
+    globalThis.document?.removeEventListener("visibilitychange", this.#test);
+    clearTimeout(this.#timer);
+    clearInterval(this.#watch);
+    this.#set("closed", { error });
+    this.#socket?.close(1000);
+    this.#endAll(error ? { ...error, type: "error" } : { type: "done", cancelled: true });
+  }
+
+  /** Test the connection, or make the next attempt now: the network may have changed, which closes no WebSocket. */
+  #test = () => {
+    if (globalThis.document?.hidden || this.state === "closed") return;
+    if (this.state === "reconnecting" && !this.#socket && this.#timer !== true) {
+      clearTimeout(this.#timer);
+      this.#dial();
+    }
+    if (!this.#isOpen) return;
+    const socket = this.#socket;
+    const asked = Date.now();
+    this.#send({ type: "ping" });
+    setTimeout(() => {
+      if (this.#socket !== socket || this.#heardAt >= asked) return;
+      socket.onmessage = socket.onclose = null; // the close of a dead connection may take a minute
+      socket.close();
+      this.#lost(1006, false);
+    }, PONG_MS);
+  };
+}
+
+function ownAddress() {
+  const { protocol, host } = globalThis.location;
+  return `${protocol === "https:" ? "wss:" : "ws:"}//${host}/ws`;
+}
+
+function randomId() { // `crypto.randomUUID` exists on https pages only
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The subprotocol that carries a key: a browser's WebSocket cannot send headers. */
+function subprotocol(key) {
+  if (/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(key)) return `yap.key.${key}`;
+  const base64 = btoa(String.fromCharCode(...new TextEncoder().encode(key)));
+  return `yap.key64.${base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
