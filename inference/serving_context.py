@@ -17,6 +17,7 @@ from inference.tool_classifier.service import ToolClassifier
 from inference.turn_plan import TurnPolicy
 
 RETRY_IN_S = 5  # default of `retry_in`, in seconds
+RECONNECT_IN_S = 1  # `reconnect_in` of `draining`, in seconds: another process answers at once
 
 
 @dataclass(frozen=True, slots=True)

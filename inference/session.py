@@ -33,7 +33,7 @@ from inference.protocol.messages import (
     WarmHistory,
     WarmPersona,
 )
-from inference.serving_context import ServingContext
+from inference.serving_context import RECONNECT_IN_S, ServingContext
 from inference.session_limits import SessionLimits, TooManyMessages
 from inference.session_state import SessionState, history_prefix, parse_history, persona_prefix, resolve_persona
 from inference.turn import Turn
@@ -140,12 +140,13 @@ class Session:
         await self._close(self._policy.close_unauthorized)
 
     async def drain(self, timeout_s: float) -> None:
-        """Let the running turn end, cancel it after ``timeout_s`` seconds, then close."""
+        """Let the running turn end, cancel it after ``timeout_s`` seconds; then send ``draining`` and close."""
         await self._runner.wait(timeout_s)
         if self._closing:
             return
         self._stop_receiving()
         await self._runner.stop(StopReason.DRAIN)
+        await self._send(encode("draining", reconnect_in=RECONNECT_IN_S))
         await self._close(CLOSE_RESTART)
 
     async def aclose(self) -> None:

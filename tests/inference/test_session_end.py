@@ -115,7 +115,8 @@ async def test_draining_lets_the_running_turn_end() -> None:
         assert (frame["error_code"], frame["retry_in"]) == ("server_draining", 5)
         let_go(chat)
         await draining
-        assert line.types()[-1] == "done"
+        assert line.types()[-2:] == ["done", "draining"]
+        assert line.frames[-1] == {"type": "draining", "reconnect_in": 1}
         assert line.text() == SAID
         assert line.closed == 1012
 
@@ -126,7 +127,10 @@ async def test_a_turn_that_outlives_the_draining_is_cancelled() -> None:
         await line.say(START)
         await line.until(lambda frames: len(frames) == 2)
         await line.session.drain(0.02)
-        assert line.frames[-1] == {"type": "done", "cancelled": True, "turn": 1}
+        assert line.frames[-2:] == [
+            {"type": "done", "cancelled": True, "turn": 1},
+            {"type": "draining", "reconnect_in": 1},
+        ]
         assert line.closed == 1012
         await chat.wait_idle()
 

@@ -49,7 +49,7 @@ async def test_draining_waits_for_turns_and_closes_all() -> None:
             chat.step.release()
         await draining
         assert [line.closed for line in (busy, idle, slow)] == [1012] * 3
-        assert busy.types()[-2:] == ["final", "done"]
+        assert busy.types()[-3:] == ["final", "done", "draining"]
 
 
 async def test_what_is_left_after_draining_is_cancelled() -> None:
@@ -59,5 +59,6 @@ async def test_what_is_left_after_draining_is_cancelled() -> None:
         registry.add(line.session)
         await line.say(START)
         await registry.drain(0.02)
-        assert line.frames[-1] == {"type": "done", "cancelled": True, "turn": 1}
+        assert line.frames[-2] == {"type": "done", "cancelled": True, "turn": 1}
+        assert line.frames[-1]["type"] == "draining"
         assert line.closed == 1012

@@ -240,7 +240,8 @@ async def test_a_house_that_closes_lets_turns_end_and_stops_its_engines() -> Non
     for _ in range(100):
         served.chat.step.release()
     await draining
-    assert socket.frames[-1]["usage"]["finish_reason"] == "stop"
+    assert socket.frames[-2]["usage"]["finish_reason"] == "stop"
+    assert socket.frames[-1] == {"type": "draining", "reconnect_in": 1}
     assert socket.closed == {"type": "websocket.close", "code": 1012}
     await socket.leave()
     await served.runtime.aclose()
