@@ -23,6 +23,8 @@ SOCKET_TIMEOUT_S = 0.2
 CALL_TIMEOUT_S = 0.2
 """Limit of one question with its reconnects; an admission asks at most once before the breaker opens."""
 _SOCKET_LIMIT_S = 2.0  # of the client, seconds; a question ends earlier
+LEASE_S = 10.0
+"""How long slots and reports in Redis outlive their process (seconds). Every heartbeat, once a second, renews them."""
 SETTLE_S = 2.5
 """After Redis was away or has lost its data, other processes need up to this long to write their parts back."""
 
@@ -99,6 +101,7 @@ class SharedRedis:
         self._writing_back = asyncio.Lock()
         self._ping = self.script("return {epoch}")
         self._heart: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[Any]] = set()
 
     def script(self, body: str) -> SharedScript:
         """Register a Lua script."""
@@ -124,6 +127,8 @@ class SharedRedis:
         if heart is not None:
             heart.cancel()
             await asyncio.wait({heart}, timeout=CALL_TIMEOUT_S)
+        if self._asking:  # a question whose connection is closed under it would open another one
+            await asyncio.wait(tuple(self._asking), timeout=CALL_TIMEOUT_S)
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._client.aclose()
@@ -176,7 +181,8 @@ class SharedRedis:
     async def _within_limit(self, asking: Any) -> Any:
         # In a task of its own: on Python 3.11 the client's `wait_for` may swallow a cancellation of the caller.
         task = asyncio.get_running_loop().create_task(asking, name="redis call")
-        task.add_done_callback(_retrieve)
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
         loop = asyncio.get_running_loop()
         began = loop.time()
         done, _ = await asyncio.wait({task}, timeout=CALL_TIMEOUT_S)
@@ -190,6 +196,12 @@ class SharedRedis:
             return task.result()
         except (RedisError, OSError, TimeoutError) as error:
             raise self.breaker.failed(error) from error
+
+    def _asked(self, task: asyncio.Task[Any]) -> None:
+        """Take the exception of a question, which nothing waits for any more where its limit has passed."""
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def _adopt(self, epoch: str) -> None:
         """Begin to use an epoch: write every part back, one caller at a time."""
@@ -222,9 +234,3 @@ class SharedRedis:
             except DependencyAway:
                 pass  # the breaker has written a line; the next beat asks again
             await asyncio.sleep(RETRY_S)
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take the exception of a task that nothing waits for any more."""
-    if not task.cancelled():
-        task.exception()

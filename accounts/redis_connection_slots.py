@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import Capacity, ConnectionSlot, capacity
-from accounts.redis_connection import SETTLE_S, SharedRedis
+from accounts.redis_connection import LEASE_S, SETTLE_S, SharedRedis
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RedisConnectionSlots:
         lease_s: How long a slot outlives its process (seconds).
     """
 
-    def __init__(self, redis: SharedRedis, maximum: int, *, lease_s: float = 15.0) -> None:
+    def __init__(self, redis: SharedRedis, maximum: int, *, lease_s: float = LEASE_S) -> None:
         self._redis = redis
         self._maximum = maximum
         self._lease_ms = int(lease_s * 1000)

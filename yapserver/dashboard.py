@@ -5,7 +5,6 @@ The page is rendered once; its script then requests :func:`live` every few secon
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from django.contrib import admin
@@ -34,11 +33,11 @@ def callback(request: HttpRequest, context: _Shown) -> _Shown:
 
 
 def _live(request: HttpRequest) -> HttpResponse:
-    """Answer ``{"now": HTML, "charts": {…} or null, "generated": tokens since the start or null, "at": seconds}``."""
+    """Answer ``{"now": HTML, "charts": {…} or null, "counters": {process: [tokens since the start, seconds]}}``."""
     dashboard = _dashboard(request)
     answer = {
         "now": render_to_string("admin/dashboard/now.html", {"dashboard": dashboard}, request),
-        **{name: dashboard[name] for name in ("charts", "generated", "at")},
+        **{name: dashboard[name] for name in ("charts", "counters")},
     }
     return JsonResponse(answer)
 
@@ -57,6 +56,5 @@ def _dashboard(request: HttpRequest) -> _Shown:
         "charts": usage.charts if usage else None,
         "rankings": rankings(request, now),
         "steps": first_steps(request),
-        "generated": facts.generated if facts else None,
-        "at": time.monotonic(),
+        "counters": facts.counters if facts else {},
     }

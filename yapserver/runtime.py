@@ -25,6 +25,7 @@ from inference.metrics import Metrics
 from inference.openai.context import OpenAIContext
 from inference.openai.records import RecordStore
 from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
+from inference.process_report import encode
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.persona_resolver import PersonaResolver
@@ -189,7 +190,16 @@ class ServerRuntime:
             self.stores.watching,
             self.stores.lookup,
         )
-        self.status = ServerStatus(self.serving, self.registry, self.stores.slots, version, self.stores.degraded)
+        self.status = ServerStatus(
+            self.serving,
+            self.registry,
+            self.stores.slots,
+            version,
+            self.stores.degraded,
+            reports=self.stores.reports,
+        )
+        if self.stores.reports is not None:
+            self.stores.reports.publish(lambda: encode(self.status.report()))
 
     # -- life --------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from accounts.database_threads import DatabaseThreads, database_breaker
 from accounts.defaults import default_limits
 from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
+from accounts.redis_process_reports import RedisProcessReports
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import tokens_today
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
@@ -38,6 +39,7 @@ class Stores:
         slots: Connection slots.
         budget: Token budgets.
         ledger: Usage.
+        reports: Reports of all processes; None without ``REDIS_URL``.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -55,12 +57,14 @@ class Stores:
         self.ledger = UsageLedger(self._write)
         self.slots: ConnectionSlots
         self.budget: TokenBudget
+        self.reports: RedisProcessReports | None = None
         if self._redis is None:
             self.slots = MemoryConnectionSlots(env.MAX_CONCURRENT_CONNECTIONS)
             self.budget = MemoryTokenBudget(self._tokens_today)
         else:
             self.slots = RedisConnectionSlots(self._redis, env.MAX_CONCURRENT_CONNECTIONS)
             self.budget = RedisTokenBudget(self._redis, self._tokens_today)
+            self.reports = RedisProcessReports(self._redis)
 
     def degraded(self) -> list[str]:
         """Return what does not work now: ``database``, ``redis``, ``slots`` (more are taken than there are), ``usage``
@@ -96,6 +100,8 @@ class Stores:
         batches, _ = await asyncio.gather(self.ledger.close(LAST_WRITE_S), self.budget.close())
         self._keep(Unwritten(batches, self.budget.unshared()))
         await self.slots.close()
+        if self.reports is not None:
+            await self.reports.close()
         threads = (self._keys, self.watching, self._writing)
         await asyncio.gather(*(each.aclose() for each in threads))
         if self._redis is not None:

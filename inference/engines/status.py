@@ -70,10 +70,14 @@ def status_of(replicas: Sequence[ManagedEngine]) -> EngineStatus:
 
 
 def combined(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Add up the numbers of several engines; fractions become their mean. None for no engine."""
+    """Add up the numbers of several engines; fractions become their mean. None for no engine.
+
+    A number that an engine does not have counts as 0: engines of another process may be those of another version.
+    """
     if len(stats) < 2:
         return dict(stats[0]) if stats else None
-    total: dict[str, Any] = {name: sum(one[name] for one in stats) for name in stats[0]}
+    total: dict[str, Any] = {name: sum(one.get(name, 0) for one in stats) for name in stats[0]}
     for name in ("kv_usage", "prefix_hit_rate"):
-        total[name] = total[name] / len(stats)
+        if name in total:
+            total[name] = total[name] / len(stats)
     return total

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import socket
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -15,11 +20,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.breaker import DependencyAway
 from accounts.callers import Caller
-from accounts.connection_slots import ConnectionSlots
+from accounts.connection_slots import Capacity, ConnectionSlots
+from accounts.redis_process_reports import RedisProcessReports
 from inference.http.access import may_read_metrics
+from inference.process_report import MAX_REASON, ProcessReport, decode
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
+
+logger = logging.getLogger("yap.status")
 
 SCOPE_KEY = "yap.runtime"
 
@@ -35,6 +45,8 @@ class ServerStatus:
         version: Of the server.
         degraded: Returns the names of what does not work now.
         start_problem: Why the catalogue is not loaded yet, for ``/readyz``.
+        reports: Reports of all processes that share a Redis; None without Redis.
+        started: Unix time of the start, seconds.
     """
 
     serving: ServingContext
@@ -43,6 +55,8 @@ class ServerStatus:
     version: str
     degraded: Callable[[], list[str]] = list
     start_problem: str = ""
+    reports: RedisProcessReports | None = None
+    started: float = field(default_factory=time.time)
 
     def state(self) -> str:
         """Return ``ready``, ``starting``, ``dead`` or ``draining``."""
@@ -68,6 +82,45 @@ class ServerStatus:
             return True, ""
         return False, f"loading the catalogue: {self.start_problem}".rstrip(": ")
 
+    def report(self) -> ProcessReport:
+        """Return the state of this process. From any thread."""
+        return ProcessReport(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self.version,
+            state=self.state(),
+            reason=self.readiness()[1][:MAX_REASON],
+            connections=len(self.registry),
+            turns_running=self.registry.running,
+            started=self.started,
+            at=time.monotonic(),
+            engines=self.serving.engines.status(),
+        )
+
+    async def processes(self) -> list[ProcessReport]:
+        """Return the state of all processes that share a Redis, this process first.
+
+        Only this process while Redis does not answer; an empty list without Redis.
+        """
+        if self.reports is None:
+            return []
+        try:
+            found = await self.reports.others()
+        except DependencyAway:
+            found = []
+        others: list[ProcessReport] = []
+        for each in found:
+            try:
+                others.append(decode(each))
+            except ValueError as error:
+                logger.warning("%s", error)
+        return [self.report(), *sorted(others, key=lambda each: (each.host, each.pid))]
+
+    async def counts(self) -> tuple[Capacity, list[ProcessReport]]:
+        """Return the connection slots of all processes, and :meth:`processes`."""
+        slots, processes = await asyncio.gather(self.slots.snapshot(), self.processes())
+        return slots, processes
+
 
 def status_of(request: Request) -> ServerStatus | None:
     """Return the state of the serving process; None in a process that serves no conversations (tests, WSGI)."""
@@ -90,6 +143,21 @@ _Ready = inline_serializer(
             help_text="What does not work now; absent where everything works.",
         ),
     },
+)
+_Processes = inline_serializer(
+    "Process",
+    {
+        "host": serializers.CharField(),
+        "pid": serializers.IntegerField(),
+        "version": serializers.CharField(),
+        "state": serializers.ChoiceField(["ready", "starting", "dead", "draining"]),
+        "connections": serializers.IntegerField(),
+        "turns_running": serializers.IntegerField(),
+        "engines": serializers.DictField(help_text="The state of each engine, by role."),
+    },
+    many=True,
+    required=False,
+    help_text="All processes that share a Redis, this one first. Only for keys that may read metrics.",
 )
 _Connections = inline_serializer(
     "Connections",
@@ -158,6 +226,7 @@ class StatusView(APIView):
                 ),
                 "models": serializers.DictField(help_text="Model names by role; for a local model the folder's name."),
                 "version": serializers.CharField(),
+                "processes": _Processes,
             },
         )
     )
@@ -170,16 +239,20 @@ class StatusView(APIView):
             role: {**engine.as_json(), "model": model_name(engine.model)}
             for role, engine in server.serving.engines.status().items()
         }
+        full = cast(Caller, request.auth).may_read_metrics
+        connections, processes = async_to_sync(server.counts)()
         answer = {
             "status": "running",
-            "connections": async_to_sync(server.slots.snapshot)(),
+            "connections": connections,
             "healthy": server.serving.ready,
             "engines": {role: {"state": engine["state"]} for role, engine in engines.items()},
             "models": {role: engine["model"] for role, engine in engines.items()},
             "version": server.version,
         }
-        if cast(Caller, request.auth).may_read_metrics:
+        if full:
             answer |= {"turns_running": server.registry.running, "engines": engines}
+        if full and processes:
+            answer["processes"] = [each.as_json() for each in processes]
         return Response(answer)
 
 

@@ -16,10 +16,14 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts import services
+from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import MemoryConnectionSlots
 from accounts.models import Usage
+from inference.engines.base import EngineRole, EngineState
+from inference.engines.status import EngineStatus
 from inference.http.views import SCOPE_KEY, ServerStatus
+from inference.process_report import ProcessReport, encode
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 from personas.models import Persona
@@ -206,6 +210,77 @@ def test_connections_turns_and_engines_as_they_are_now(serving: ServingContext) 
     assert "KV in use" in html
     assert "Prefix hit rate" in html
     assert 'data-engine="tool"' not in html
+
+
+class Reports:
+    """What other processes have written to Redis; None: Redis does not answer."""
+
+    def __init__(self, *others: bytes) -> None:
+        self._others: list[bytes] | None = list(others)
+
+    def away(self) -> None:
+        self._others = None
+
+    async def others(self) -> list[bytes]:
+        if self._others is None:
+            raise DependencyAway("redis")
+        return self._others
+
+
+def elsewhere(pid: int, state: str = "ready", model: str = "fake", **fields: Any) -> bytes:
+    engine = EngineStatus(
+        EngineRole.CHAT, model, EngineState.READY if state != "starting" else EngineState.STARTING, "", 0.0, 4096, 0,
+        {"device": "cuda"}, {"running": 5, "waiting": 2, "kv_usage": 0.5, "prefix_hit_rate": 0.5, "generated": 900},
+    )  # fmt: skip
+    return encode(ProcessReport("other-host", pid, "1.0.9", state, engines={"chat": engine}, at=7.0, **fields))
+
+
+def shared(serving: ServingContext, *others: bytes) -> ServerStatus:
+    reports: Any = Reports(*others)
+    return ServerStatus(serving, SessionRegistry(), MemoryConnectionSlots(8), "1.1.0", reports=reports)
+
+
+def test_all_processes_are_listed_and_added_up(serving: ServingContext) -> None:
+    facts = shared(
+        serving,
+        elsewhere(41, connections=6, turns_running=5),
+        elsewhere(42, "draining", connections=1, turns_running=1),
+        elsewhere(43, "starting", "another"),
+        b"not a report",
+    )
+    answer = asked(facts)
+    html = answer["now"]
+    assert re.findall(r'data-process="(\d+)"', html) == [str(facts.report().pid), "41", "42", "43"]
+    tiles = dict(re.findall(r'data-tile="(\w+)".*?<span data-value>([^<]*)<', html, re.DOTALL))
+    assert tiles["turns"] == "6"
+    for text in ("other-host, process 41", "1.0.9", "6 connections, 5 turns running", "1 connection, 1 turn running"):
+        assert text in html
+    assert re.search(r"process 42.*?>\s*draining\s*<", html, re.DOTALL)
+    assert html.count("this page") == 1
+    # One card for the three processes with one model, another for the other one.
+    assert html.count('data-engine="chat"') == 2
+    assert "ready in 3 of 3 processes" in html
+    assert re.search(r"10 running, 4 waiting", html)
+    assert [each for each in answer["counters"] if each.startswith("other-host/")] == [
+        f"other-host/{pid}/0.000" for pid in (41, 42, 43)
+    ]
+    assert answer["counters"]["other-host/41/0.000"] == [900, 7.0]
+
+
+def test_without_redis_the_page_shows_this_process_as_ever(serving: ServingContext) -> None:
+    html = asked(ServerStatus(serving, SessionRegistry(), MemoryConnectionSlots(8), "1"))["now"]
+    assert "Processes" not in html
+    assert "data-process" not in html
+
+
+def test_while_redis_does_not_answer_the_page_says_so(serving: ServingContext) -> None:
+    facts = shared(serving, elsewhere(41))
+    facts.degraded = lambda: ["redis"]
+    assert isinstance(facts.reports, Reports)
+    facts.reports.away()
+    html = asked(facts)["now"]
+    assert "Redis does not answer" in html
+    assert re.findall(r'data-process="(\d+)"', html) == [str(facts.report().pid)]
 
 
 def test_a_server_that_is_not_ready_says_why(serving: ServingContext) -> None:

@@ -10,7 +10,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const buttons = [...page.querySelectorAll("[data-span]")];
   let charts = script ? JSON.parse(script.textContent) : null;
   let span = "hour";
-  let before = { generated: page.dataset.generated, at: Number(page.dataset.at) };
+  let before = JSON.parse(document.getElementById("counters").textContent);
+  const rates = {};
 
   const draw = () => {
     for (const place of page.querySelectorAll("[data-chart]")) {
@@ -34,14 +35,17 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
-  // The engines count what they generate; what they did since the last answer is the rate.
-  const rate = ({ generated, at }) => {
-    const shown = now.querySelector("[data-tile=rate] [data-value]");
-    if (shown && before.generated !== "" && before.generated !== null && at > before.at) {
-      const tokens = (generated - before.generated) / (at - before.at);
-      if (tokens >= 0) shown.textContent = tokens.toFixed(tokens < 10 ? 1 : 0);
+  // The engines of each process count what they generate; the rate is what they did between two reports of a process.
+  const rate = (counters) => {
+    let total = null;
+    for (const [process, [tokens, at]] of Object.entries(counters)) {
+      const [tokensBefore, atBefore] = before[process] || [tokens, at];
+      if (at > atBefore && tokens >= tokensBefore) rates[process] = (tokens - tokensBefore) / (at - atBefore);
+      if (process in rates) total = (total || 0) + rates[process];
     }
-    before = { generated, at };
+    const shown = now.querySelector("[data-tile=rate] [data-value]");
+    if (shown && total !== null) shown.textContent = total.toFixed(total < 10 ? 1 : 0);
+    before = counters;
   };
   const refresh = async () => {
     if (!document.hidden) {
@@ -52,7 +56,7 @@ document.addEventListener("DOMContentLoaded", () => {
         const fresh = await response.json();
         now.innerHTML = fresh.now; // rendered and escaped by the server
         charts = fresh.charts;
-        rate(fresh);
+        rate(fresh.counters);
         draw();
         stale.hidden = true;
       } catch {
