@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from accounts.addresses import network_of
 from accounts.breaker import DependencyAway
@@ -16,6 +17,8 @@ from inference.serving_context import RETRY_IN_S, ServingContext
 
 ADMISSION_TIMEOUT_S = 3.4
 """Refuse the client if its key takes longer than this to check (seconds)."""
+TRY_NEXT_HEADER = b"x-yap-try-next"
+"""Set by a balancer that passes a handshake on to another process where this one rejects it with HTTP 403."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ class Admission:
                 ErrorCode.AUTHENTICATION_FAILED, "no API key, or one that is unknown, revoked or expired"
             )
         return caller
+
+    def leaves_to_another_process(self, context: ServingContext, scope: Mapping[str, Any]) -> bool:
+        """Whether to reject a handshake with HTTP 403, so that the balancer tries the next process.
+
+        True if no conversation can begin here now and the operator's own proxy has set :data:`TRY_NEXT_HEADER`.
+
+        Args:
+            context: The process's state.
+            scope: The ASGI scope of the handshake.
+        """
+        if context.ready or not self.trust_proxy:
+            return False
+        return any(name == TRY_NEXT_HEADER and value for name, value in scope.get("headers", ()))
 
     async def take_slot(self, caller: Caller) -> ConnectionSlot:
         """Return a connection slot; wait at most ``acquire_timeout`` seconds for one.

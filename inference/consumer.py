@@ -55,6 +55,9 @@ class ChatConsumer(AsyncConsumer):
         message = await receive()
         if message["type"] != "websocket.connect":
             return
+        if self._admission.leaves_to_another_process(self._serving, scope):
+            await send({"type": "websocket.close"})  # before the accept: HTTP 403
+            return
         credentials = credentials_from_scope(scope)
         await send({"type": "websocket.accept", "subprotocol": credentials.subprotocol})
         self._task = asyncio.current_task()

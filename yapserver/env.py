@@ -271,8 +271,8 @@ class Environment(BaseSettings):
     )
     ALLOWED_HOSTS: str = Field(
         "",
-        description="host names that HTTP requests may name, separated by commas; empty: the names of this machine and "
-        "of `CSRF_TRUSTED_ORIGINS` while `HOST` is a loopback address, else every name",
+        description="host names that HTTP requests may name besides `localhost` and `127.0.0.1`, separated by commas; "
+        "empty: the hosts of `CSRF_TRUSTED_ORIGINS` while `HOST` is a loopback address, else every name",
     )
     PREFIX_SHARING: Annotated[Literal["key", "all"], Lower] = Field(
         "key",

@@ -70,10 +70,13 @@ CSRF_TRUSTED_ORIGINS = [origin.strip() for origin in ENV.CSRF_TRUSTED_ORIGINS.sp
 
 
 def _allowed_hosts() -> list[str]:
-    """Return the named hosts; on loopback, this machine's names by default (a defence against DNS rebinding)."""
+    """Return the named hosts; on loopback, this machine's names by default (a defence against DNS rebinding).
+
+    This machine's names are always among them, because probes use them: a page cannot point them at another address.
+    """
     named = [host.strip() for host in ENV.ALLOWED_HOSTS.split(",") if host.strip()]
     if named:
-        return named
+        return [*named, *LOOPBACK_NAMES]
     if not is_loopback(ENV.HOST):
         return ["*"]
     return [*LOOPBACK_NAMES, *(host for origin in CSRF_TRUSTED_ORIGINS if (host := urlsplit(origin).hostname))]
