@@ -45,6 +45,14 @@ need_npm() {
         </dev/null >/dev/null || die "npm cannot be installed by apt-get: see the lines above"
 }
 
+need_nginx() { # the reason where nginx is missing and cannot be installed, else nothing
+    ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null || return 0
+    [[ $(id -u) == 0 ]] || { echo "only root can install it" && return; }
+    command -v apt-get >/dev/null || { echo "apt-get is missing" && return; }
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx; } \
+        </dev/null >/dev/null 2>&1 || echo "apt-get cannot install it"
+}
+
 need_docker() { # the reason where no Docker Engine can run here, else nothing; installs Debian's packages
     local reason
     [[ $(id -u) == 0 ]] || { echo "needs root" && return; }
@@ -65,6 +73,11 @@ need_npm
 .venv/bin/python -m tests.real_tokenizers || die "the tests' tokenizers cannot be fetched: see the line above"
 .venv/bin/python -m tests.personas.sillytavern || die "the tests' character card cannot be fetched: see the lines above"
 ! wanted browser || need_chromium
+if wanted engine; then
+    reason=$(need_nginx)
+    [[ -z $reason ]] || say "tests behind nginx are skipped: $reason"
+    export YAP_NO_NGINX=$reason
+fi
 { ! wanted quantizer && ! wanted docker; } || bash scripts/install.sh "quantize-$device"
 ! wanted scripts || bash scripts/install.sh release
 ! wanted engine || bash scripts/install.sh clients

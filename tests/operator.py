@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from tests.nginx import Nginx
 from tests.server import YapServer
 
 NAME, PASSWORD = "operator", "a-Password-for-tests-7"
@@ -50,10 +51,11 @@ class Operator:
 
 
 @contextmanager
-def operator(server: YapServer) -> Iterator[Operator]:
-    """Log in."""
+def operator(server: YapServer, proxy: Nginx | None = None) -> Iterator[Operator]:
+    """Log in, directly or through a TLS proxy."""
     make_operator(server)
-    with httpx.Client(base_url=server.origin, timeout=30) as http:
+    origin, tls = (proxy.origin, proxy.tls) if proxy else (server.origin, True)
+    with httpx.Client(base_url=origin, verify=tls, headers={"Referer": f"{origin}/"}, timeout=30) as http:
         http.get("/admin/login/")
         someone = Operator(http)
         assert someone.post("/admin/login/", username=NAME, password=PASSWORD).status_code == 302

@@ -80,6 +80,14 @@ class YapServer:
         assert done.returncode == 0, f"manage.py {arguments[0]} failed: {done.stderr}"
         return done.stdout.strip()
 
+    def prepare(self) -> None:
+        """Run `scripts/prepare.py` with this server's settings, as every start of a container does."""
+        command = [sys.executable, str(CHECKOUT / "scripts" / "prepare.py")]
+        done = subprocess.run(
+            command, env=self.env, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
     def spawn(self) -> YapServer:
         """Start the process; returns at once."""
         with self.log.open("ab") as log:
