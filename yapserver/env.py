@@ -240,8 +240,8 @@ class Environment(BaseSettings):
     )
     REDIS_URL: SecretStr | None = Field(
         None,
-        description="`redis://host:6379/0`; several processes share connection slots, token budgets, login attempts "
-        "and control messages through Redis",
+        description="`redis://host:6379/0`; several processes share connection slots, token budgets, login attempts, "
+        "control messages and the dashboard through Redis",
     )
     HOST: str = Field("127.0.0.1", description="address to listen on")
     PORT: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="port to listen on")

@@ -1,6 +1,6 @@
 """Two processes as one server, under load: real servers, a real nginx, Redis and PostgreSQL, the tiny model.
 
-    python -m tests.benchmarks.fleet [--server daphne|uvicorn] [--attempts 200] [--clients 16] [--seconds 10] [--out DIR]
+    python -m tests.benchmarks.fleet [--server daphne|uvicorn] [--attempts 200] [--clients 16] [--out DIR]
 
 Prints the figures; with `--out` they are also in `fleet.json`.
 """
@@ -10,21 +10,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest  # tests.servers is a plugin
+import django
+import pytest  # noqa: F401 - before tests.servers, which is a plugin of it
 
 from tests.benchmarks.fleet_load import Attempts, Drained, Killed, Throughput, attempts, drained, killed, throughput
-from tests.benchmarks.report_cost import ReportCost, report_cost
 from tests.fleet import SLOTS, Fleet, fleet
 from tests.servers import PostgresCluster, RedisServer
 
-__all__ = ["main", "pytest"]
+if TYPE_CHECKING:
+    from tests.benchmarks.report_cost import ReportCost
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Figures:
 
 async def measure(made: Fleet, server: str, number: int, clients: int, seconds: float) -> Figures:
     """Run every scenario once. `there` is started again after its two ends."""
+    from tests.benchmarks.report_cost import report_cost  # needs Django's settings
+
     plain, own = made.keys["plain"], made.keys["own"]
     slots = await attempts(made, [plain] * number)
     own_slots = await attempts(made, [own] * number)
@@ -73,7 +77,7 @@ def lines(figures: Figures) -> list[str]:
                  f"refused {dict(gone.refusals)}, ended after {gone.seconds:.1f} s")  # fmt: skip
     for name, dead in (("killed", figures.killed), ("killed on a full server", figures.killed_full)):
         back = sorted(dead.back_s) or [0.0]
-        found.append(f"{name}: {dead.talkers} talkers and {dead.idle} idle, {dead.closed} closed, {dead.lost} turns lost, "
+        found.append(f"{name}: {dead.talkers} talkers, {dead.idle} idle, {dead.closed} closed, {dead.lost} turns lost, "
                      f"next text after {statistics.median(back):.2f} s (most {back[-1]:.2f} s), slots back after "
                      f"{dead.slots_back_s:.1f} s, unlisted after {dead.unlisted_s:.1f} s")  # fmt: skip
     cost = figures.report
@@ -91,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> Figures:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each throughput measurement")
     parser.add_argument("--out", type=Path, help="folder for fleet.json")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -108,6 +108,22 @@ async def test_engines_that_are_not_ready(server: Server) -> None:
     await server.free()
 
 
+@pytest.mark.parametrize("draining", [False, True])
+async def test_a_balancer_may_try_the_next_process(server: Server, draining: bool) -> None:
+    server.admission = replace(server.admission, trust_proxy=True)
+    socket = await server.connect(headers=[("X-Yap-Try-Next", "1")])  # a ready process ignores the header
+    await socket.leave()
+    server.serving.started, server.serving.draining = False, draining
+    socket = await server.socket(headers=[("X-Yap-Try-Next", "1")]).connect()
+    await socket.ended()
+    assert socket.accepted is None  # HTTP 403
+    code, close = ("server_draining", 1012) if draining else ("server_not_ready", 1013)
+    await refused(server.socket(headers=[("X-Yap-Try-Next", "")]), code, close)
+    await refused(server.socket(), code, close)
+    server.admission = replace(server.admission, trust_proxy=False)
+    await refused(server.socket(headers=[("X-Yap-Try-Next", "1")]), code, close)
+
+
 async def test_a_draining_server(server: Server) -> None:
     server.serving.draining = True
     frame = await refused(server.socket(), "server_draining", 1012)
