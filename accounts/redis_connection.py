@@ -25,6 +25,7 @@ CALL_TIMEOUT_S = 0.2
 _SOCKET_LIMIT_S = 2.0  # of the client, seconds; a question ends earlier
 LEASE_S = 10.0
 """How long slots and reports in Redis outlive their process (seconds). Every heartbeat, once a second, renews them."""
+_AT_ONCE = 16  # questions; each needs a connection of its own, and no question's time limit holds for its wait here
 SETTLE_S = 2.5
 """After Redis was away or has lost its data, other processes need up to this long to write their parts back."""
 
@@ -102,6 +103,7 @@ class SharedRedis:
         self._ping = self.script("return {epoch}")
         self._heart: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[Any]] = set()
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     def script(self, body: str) -> SharedScript:
         """Register a Lua script."""
@@ -151,7 +153,9 @@ class SharedRedis:
             DependencyAway: Redis does not answer; at once while the breaker is open, else after the time limit.
         """
         self.breaker.check()
-        answer: list[Any] = await self._within_limit(self._ask(script, keys, args))
+        async with self._gate:
+            self.breaker.check()  # it may have opened while others asked
+            answer: list[Any] = await self._within_limit(self._ask(script, keys, args))
         return answer
 
     async def call_now(self, script: SharedScript, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:

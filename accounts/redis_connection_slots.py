@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from accounts.breaker import DependencyAway
 from accounts.callers import Caller
 from accounts.connection_slots import Capacity, ConnectionSlot, capacity
 from accounts.redis_connection import LEASE_S, SETTLE_S, SharedRedis
+from accounts.slot_requests import SlotRequests
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.02
 _FORGET_BEATS = 3  # a question that had no answer may still be carried out, up to this many heartbeats later
 _ALL = "{yap}:slots"
 
 # Each sorted set holds members scored by the millisecond their lease ends, by Redis' own clock. KEYS[2] is the server's
 # set, the other keys are those of API keys.
 _EXPIRE = "for i = 2, #KEYS do redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now) end\n"
-# Arguments: member, lease in ms, the server's limit, the key's own limit or -1, and how many slots of all processes
-# this process knows of.
+# Arguments: lease in ms, the server's limit, how many slots of all processes this process knows of; then for each
+# request the index of its key's set, that key's own limit or -1, and the member. Earlier requests are granted first.
 _ACQUIRE = (
     _EXPIRE
     + """
-local member, lease, max = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local own, known = tonumber(ARGV[6]), tonumber(ARGV[7])
-if not redis.call('ZSCORE', KEYS[2], member) then
-  if math.max(redis.call('ZCARD', KEYS[2]), known) >= max then return {epoch, 0} end
-  if own >= 0 and redis.call('ZCARD', KEYS[3]) >= own then return {epoch, 0} end
+local lease, max = tonumber(ARGV[3]), tonumber(ARGV[4])
+local all = math.max(redis.call('ZCARD', KEYS[2]), tonumber(ARGV[5]))
+local answer = {epoch}
+for i = 6, #ARGV, 3 do
+  local key, own, member = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local granted = 1
+  if not redis.call('ZSCORE', KEYS[2], member) then
+    if all >= max or (own >= 0 and redis.call('ZCARD', key) >= own) then granted = 0 else all = all + 1 end
+  end
+  if granted == 1 then
+    redis.call('ZADD', KEYS[2], now + lease, member)
+    redis.call('ZADD', key, now + lease, member)
+    redis.call('PEXPIRE', KEYS[2], lease * 2)
+    redis.call('PEXPIRE', key, lease * 2)
+  end
+  answer[#answer + 1] = granted
 end
-for i = 2, 3 do
-  redis.call('ZADD', KEYS[i], now + lease, member)
-  redis.call('PEXPIRE', KEYS[i], lease * 2)
-end
-return {epoch, 1}
+return answer
 """
 )
 # Arguments: lease in ms, then for each member the index of its key's set and its name; a negative index removes it.
@@ -84,7 +90,8 @@ class _RedisSlot:
 class RedisConnectionSlots:
     """See :class:`accounts.connection_slots.ConnectionSlots`.
 
-    One Lua script counts, so two processes never share the last slot. While Redis does not answer, this process counts
+    One Lua script counts, so two processes never share the last slot. All connections of this process that wait are one
+    question. While Redis does not answer, this process counts
     its own slots only (in the first seconds also the last known number of the others'). Every second, and before
     anything else when Redis is back or has lost its data, all slots that the process holds are written to Redis. Where
     they add up to more than there are, Redis refuses further ones until they fit.
@@ -108,21 +115,17 @@ class RedisConnectionSlots:
         self._acquire = redis.script(_ACQUIRE)
         self._renew = redis.script(_RENEW)
         self._count = redis.script(_COUNT)
+        self._requests = SlotRequests(self._try, lambda subject: subject[0].release())
         redis.join(self)
 
     async def acquire(self, caller: Caller, timeout_s: float) -> ConnectionSlot | None:
         """See :class:`accounts.connection_slots.ConnectionSlots`."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout_s
         slot = _RedisSlot(self, caller.prefix)
-        while not await self._ask(slot, caller):
-            left = deadline - clock()
-            if left <= 0:
-                if self._redis.breaker.away:
-                    slot.release()  # a question without an answer may have been granted
-                return None
-            await asyncio.sleep(min(left, _POLL_S * random.uniform(0.5, 1.5)))  # nosec B311  # spreads load
-        return slot
+        if await self._requests.wait((slot, caller), timeout_s):
+            return slot
+        if self._redis.breaker.away:
+            slot.release()  # a question without an answer may have been granted
+        return None
 
     async def snapshot(self, caller: Caller | None = None) -> Capacity:
         """See :class:`accounts.connection_slots.ConnectionSlots`."""
@@ -189,32 +192,35 @@ class RedisConnectionSlots:
             args += (index[slot.prefix], slot.member)
         return [_ALL, *(_own(prefix) for prefix in prefixes)], args
 
-    # -- one slot ------------------------------------------------------------------------------------------------------
+    # -- slots ---------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, slot: _RedisSlot, caller: Caller) -> bool:
-        """Ask once. A cancelled caller leaves at once; a slot that is granted afterwards is released."""
-        asking = asyncio.get_running_loop().create_task(self._try(slot, caller), name="slot request")
-        try:
-            return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            asking.add_done_callback(lambda _: slot.release())
-            raise
-
-    async def _try(self, slot: _RedisSlot, caller: Caller) -> bool:
-        own = caller.limits.connections
+    async def _try(self, wanted: Sequence[tuple[_RedisSlot, Caller]]) -> list[bool]:
+        """Ask once for all of these slots."""
+        prefixes = list(dict.fromkeys(slot.prefix for slot, _ in wanted))
+        index = {prefix: place for place, prefix in enumerate(prefixes, start=3)}
 
         def arguments() -> list[str | int]:
             # Where other processes may not have written their slots back yet, the last known number holds.
             known = self._others + len(self._held) if self._redis.settling else 0
-            return [slot.member, self._lease_ms, self._maximum, -1 if own is None else own, known]
+            args: list[str | int] = [self._lease_ms, self._maximum, known]
+            for slot, caller in wanted:
+                own = caller.limits.connections
+                args += (index[slot.prefix], -1 if own is None else own, slot.member)
+            return args
 
         try:
-            (granted,) = await self._redis.call(self._acquire, [_ALL, _own(slot.prefix)], arguments)
+            keys = [_ALL, *(_own(prefix) for prefix in prefixes)]
+            granted = [bool(each) for each in await self._redis.call(self._acquire, keys, arguments)]
         except DependencyAway:
-            granted = self._fits_here(caller)
-        if granted:
-            self._held[slot.member] = slot
-        return bool(granted)
+            granted = []
+            for slot, caller in wanted:
+                granted.append(self._fits_here(caller))
+                if granted[-1]:
+                    self._held[slot.member] = slot
+        for (slot, _), yes in zip(wanted, granted, strict=True):
+            if yes:
+                self._held[slot.member] = slot
+        return granted
 
     def _fits_here(self, caller: Caller) -> bool:
         """Decide without Redis. For some seconds other processes' slots count as before: they hold them still."""
@@ -241,3 +247,4 @@ class RedisConnectionSlots:
                 self._seen(total)
             except DependencyAway:
                 pass  # the next heartbeat that is answered removes it
+        self._requests.changed()

@@ -34,9 +34,7 @@ class Fleet:
     """
 
     def __init__(self, folder: Path, store: RedisServer, database: str, server: str = "daphne") -> None:
-        variables = {
-            **_ENVIRONMENT, "SERVER": server, "DATABASE_URL": database, "REDIS_URL": store.url,
-        }  # fmt: skip
+        variables = {**_ENVIRONMENT, "SERVER": server, "DATABASE_URL": database, "REDIS_URL": store.url}
         self.redis = store
         self.here, self.there = (YapServer(folder / name, **variables) for name in ("here", "there"))
         self.nginx = Nginx(folder / "nginx", [self.here.port, self.there.port])
@@ -65,10 +63,10 @@ class Fleet:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """Return `/status` of `here`."""
+    def status(self, server: YapServer | None = None) -> dict[str, Any]:
+        """Return `/status` of one server, of `here` by default."""
         headers = {"X-API-Key": YapServer.api_key, "X-Forwarded-Proto": "https"}
-        answer: dict[str, Any] = httpx.get(f"{self.here.origin}/status", headers=headers, timeout=10).json()
+        answer: dict[str, Any] = httpx.get(f"{(server or self.here).origin}/status", headers=headers, timeout=10).json()
         return answer
 
     def pids(self) -> set[int]:
