@@ -256,7 +256,7 @@ def test_all_processes_are_listed_and_added_up(serving: ServingContext) -> None:
     for text in ("other-host, process 41", "1.0.9", "6 connections, 5 turns running", "1 connection, 1 turn running"):
         assert text in html
     assert re.search(r"process 42.*?>\s*draining\s*<", html, re.DOTALL)
-    assert html.count("this page") == 1
+    assert html.count("shows this page") == 1
     # One card for the three processes with one model, another for the other one.
     assert html.count('data-engine="chat"') == 2
     assert "ready in 3 of 3 processes" in html
