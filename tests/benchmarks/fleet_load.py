@@ -84,6 +84,9 @@ class Talker:
     lost: int = 0
     """Turns that had begun and never ended with `done`."""
     refusals: Counter[str] = field(default_factory=Counter)
+    """Connections that were refused."""
+    not_begun: Counter[str] = field(default_factory=Counter)
+    """Turns that were refused: the message crossed the end of the connection."""
     failures: Counter[str] = field(default_factory=Counter)
     """Handshakes without a WebSocket, and closed connections without an error frame."""
     back_s: list[float] = field(default_factory=list)
@@ -129,10 +132,11 @@ class Talker:
                 if frame["type"] == "token" and self._ended is not None:
                     self.back_s.append(time.monotonic() - self._ended)
                     self._ended = None
+                if frame["type"] == "error" and "turn" not in frame:
+                    self.not_begun[frame["error_code"]] += 1
+                    return
                 if frame["type"] == "error":
-                    self.refusals[frame["error_code"]] += 1
-                    if "turn" not in frame:
-                        return
+                    self.failures[frame["error_code"]] += 1
                 if frame["type"] == "done":
                     self.turns += 1
                     self.tokens += frame["usage"]["completion_tokens"]
