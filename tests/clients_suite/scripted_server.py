@@ -37,6 +37,7 @@ class Script:
     silent: bool = False  # accepts a start and sends nothing
     error_mid_turn: str | None = None
     personas: list[dict[str, str]] | None = None
+    drain_after_turn: float | None = None  # after the first turn: `draining` with these seconds, then 1012
 
 
 @dataclass
@@ -215,6 +216,10 @@ class _Talk:
         usage = {"prompt_tokens": prompt, "cached_tokens": before, "completion_tokens": said, "finish_reason": "stop"}
         self.finished.add(turn)
         await self.send({"type": "done", "usage": usage}, message, turn)
+        if script.drain_after_turn is not None:
+            await self.send({"type": "draining", "reconnect_in": script.drain_after_turn}, {})
+            script.drain_after_turn = None
+            await self.line.close(1012)
 
 
 @asynccontextmanager

@@ -206,6 +206,28 @@ async def test_a_dialogue_survives_its_connection(serve: Serve) -> None:
     assert not {"history_text", "chat_prompt"} & later.keys()
 
 
+async def test_a_dialogue_comes_back_after_draining_and_says_so(serve: Serve) -> None:
+    server = await serve(Script(drain_after_turn=0.1))
+    waits: list[tuple[YapError, float]] = []
+    dialogue = Dialogue(
+        Server(server.url, "right-key"), ADA, on_wait=lambda error, seconds: waits.append((error, seconds))
+    )
+    turn = await (await dialogue.say("Hello")).finish()
+    dialogue.keep("Hello", turn)
+    assert turn.text == REPLY
+    assert dialogue.connection is not None
+    lost = await dialogue.connection.wait_lost()
+    assert isinstance(lost, ConnectionLost)
+    assert (lost.close_code, lost.code, lost.reconnect_in) == (1012, "server_draining", 0.1)
+    turn = await (await dialogue.say("Still there?")).finish()
+    await dialogue.close()
+    assert turn.text == REPLY
+    assert [error for error, _ in waits] == [lost]
+    assert 0.1 <= waits[0][1] <= 0.11
+    assert server.connections == 2
+    assert server.starts()[1]["history_text"] == f"User: Hello\nAssistant: {REPLY}"
+
+
 def test_persona_files(tmp_path: Path) -> None:
     path = tmp_path / "personas.json"
     file = PersonaFile(path)

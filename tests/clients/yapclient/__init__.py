@@ -28,7 +28,7 @@ from yapclient.errors import (
     Unreadable,
     YapError,
 )
-from yapclient.events import Ack, Done, Error, Event, Final, Pong, Token, ToolCall, Unknown, Warmed
+from yapclient.events import Ack, Done, Draining, Error, Event, Final, Pong, Token, ToolCall, Unknown, Warmed
 from yapclient.opening import connect, open_connection
 from yapclient.persona import Persona, PersonaFile, server_personas
 from yapclient.timing import Timing
@@ -43,6 +43,7 @@ __all__ = [
     "ConnectionRefused",
     "Dialogue",
     "Done",
+    "Draining",
     "Error",
     "Event",
     "Final",

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from yapclient.address import Server
 from yapclient.errors import ConnectionLost, RequestRefused, YapError
-from yapclient.events import Ack, Done, Error, Event, Pong, Warmed, decode
+from yapclient.events import Ack, Done, Draining, Error, Event, Pong, Warmed, decode
 from yapclient.persona import Persona
 from yapclient.turn import Exchange, Turn
 
@@ -37,6 +37,7 @@ class Connection:
         self._ids = itertools.count(1)
         self._open: list[Exchange] = []
         self.last_error: Error | None = None
+        self.draining: Draining | None = None
         self.reader = asyncio.create_task(self._read())
 
     # -- conversation ------------------------------------------------------------------------------------------------
@@ -192,7 +193,10 @@ class Connection:
                 self._deliver(decode(data, time.perf_counter()))
         code, error = self.line.close_code, self.last_error
         reason = error.message if error and error.message else self.line.close_reason or ""
-        self.lost = ConnectionLost(str(self.server), code, reason, error.code if error else None)
+        named, reconnect_in = error.code if error else None, None
+        if self.draining is not None:
+            named, reason, reconnect_in = "server_draining", "", self.draining.reconnect_in
+        self.lost = ConnectionLost(str(self.server), code, reason, named, reconnect_in)
         for exchange in self._open:
             exchange.queue.put_nowait(self.lost)
 
@@ -200,6 +204,8 @@ class Connection:
         exchange = self._owner(event)
         if isinstance(event, Error):
             self.last_error = event
+        elif isinstance(event, Draining):
+            self.draining = event
         if exchange is not None:
             exchange.put(event)
             if exchange.ended:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from yapclient.address import Server
 from yapclient.backoff import Backoff
 from yapclient.connection import Connection
-from yapclient.errors import YapError
+from yapclient.errors import ConnectionLost, YapError
 from yapclient.events import Ack
 from yapclient.opening import REPLY_TIMEOUT_S, open_connection
 from yapclient.persona import Persona
@@ -55,10 +55,16 @@ class Dialogue:
         return "\n".join(lines)
 
     async def connect(self) -> Connection:
-        """Return the open connection; opens one if there is none. Raises as :func:`open_connection`."""
+        """Return the open connection; opens one if there is none, after the wait that a stopping server asked for.
+
+        Raises as :func:`open_connection`.
+        """
         async with self._connecting:
             if self.connection is None or self.connection.lost is not None:
+                lost = self.connection.lost if self.connection is not None else None
                 await self.close()
+                if isinstance(lost, ConnectionLost) and lost.reconnect_in is not None:
+                    await self._wait(lost, self.backoff.wait(1, lost.reconnect_in))
                 self.connection = await open_connection(
                     self.server, timeout=self.timeout, backoff=self.backoff, on_wait=self.on_wait
                 )
@@ -67,6 +73,11 @@ class Dialogue:
                 if self.on_open is not None:
                     self.on_open(self.connection)
             return self.connection
+
+    async def _wait(self, lost: YapError, seconds: float) -> None:
+        if self.on_wait is not None:
+            self.on_wait(lost, seconds)
+        await asyncio.sleep(seconds)
 
     async def say(self, text: str, heard: int | None = None) -> Turn:
         """Send the next turn; a running one is interrupted. Pass the turn to :meth:`keep` when it has ended.

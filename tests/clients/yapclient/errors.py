@@ -71,9 +71,19 @@ class ConnectionRefused(YapError):
 
 
 class ConnectionLost(YapError):
-    """An open connection ended. `close_code` is None if it ended without a close frame."""
+    """An open connection ended. `close_code` is None if it ended without a close frame.
 
-    def __init__(self, server: str, close_code: int | None, reason: str = "", code: str | None = None) -> None:
+    `reconnect_in` holds the seconds that a stopping server asked for; None if it named none.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        close_code: int | None,
+        reason: str = "",
+        code: str | None = None,
+        reconnect_in: float | None = None,
+    ) -> None:
         detail = ", ".join(part for part in (code, reason) if part)
         how = "broke off" if close_code in (None, 1006) else f"was closed with {close_code}"
         super().__init__(f"the connection to {server} {how}" + (f" ({detail})" if detail else ""))
@@ -81,6 +91,7 @@ class ConnectionLost(YapError):
         self.close_code = close_code
         self.reason = reason
         self.code = code or "connection_lost"
+        self.reconnect_in = reconnect_in
 
 
 class RequestRefused(YapError):

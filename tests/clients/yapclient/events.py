@@ -151,6 +151,15 @@ class Closed(Event):
     """The server announces the close."""
 
 
+class Draining(Event):
+    """The server is stopping and closes the connection after this frame."""
+
+    @property
+    def reconnect_in(self) -> float | None:
+        """Seconds after which another connection makes sense."""
+        return self.number_of("reconnect_in")
+
+
 class Unknown(Event):
     """A frame that this client does not know; newer servers may send some."""
 
@@ -165,6 +174,7 @@ _TYPES: dict[str, type[Event]] = {
     "warmed": Warmed,
     "pong": Pong,
     "connection_closed": Closed,
+    "draining": Draining,
 }
 
 
