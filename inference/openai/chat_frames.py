@@ -68,7 +68,7 @@ class ChatStream:
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._include_usage = include_usage
-        self._head = _head(f"chatcmpl-{uuid.uuid4().hex}", "chat.completion.chunk", model)
+        self._head = event_head(f"chatcmpl-{uuid.uuid4().hex}", "chat.completion.chunk", model)
         self._text_head = self._head + '"choices":[{"index":0,"delta":{"content":'
         self._first_head = self._head + '"choices":[{"index":0,"delta":{"role":"assistant","content":'
         self._began = False
@@ -121,7 +121,8 @@ class ChatStream:
         return f'{self._head}"choices":{choice}}}\n\n'
 
 
-def _head(identity: str, kind: str, model: str) -> str:
+def event_head(identity: str, kind: str, model: str) -> str:
+    """Return the constant beginning of every chunk of one response."""
     constant = {"id": identity, "object": kind, "created": int(time.time()), "model": model}
     return f"data: {orjson.dumps(constant).decode()[:-1]},"
 

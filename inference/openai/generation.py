@@ -21,7 +21,7 @@ from accounts.callers import Caller
 from inference.accounting import account
 from inference.openai.context import OpenAIContext
 from inference.openai.models import Model
-from inference.openai.prompts import encode_end, resolve_persona
+from inference.openai.prompts import encode_end, encode_whole, resolve_persona
 from inference.openai.records import Record
 from inference.openai.request_tools import without_phrases
 from inference.openai.requests import Ask
@@ -38,7 +38,7 @@ from inference.turn_budget import TurnBudget
 from inference.turn_frames import FramesOfTurn
 from inference.turn_plan import ChatPlan, ChatRequest, TurnPlan
 from inference.turn_planner import TurnPlanner
-from inference.turn_result import StopReason, TurnResult
+from inference.turn_result import EncodedUtterance, StopReason, TurnResult
 from inference.turn_runner import TurnRunner
 from personas.snapshot import PersonaSnapshot
 
@@ -103,6 +103,7 @@ class Generation:
         self._conversation: Conversation | None = None
         self._exchanges: tuple[ExchangeText, ...] = ()
         self._prefill: tuple[str, list[int]] = "", []
+        self._whole_prompt: list[int] = []
         self._affinity = ""
 
     # -- registry.LiveSession ----------------------------------------------------------------------
@@ -170,9 +171,14 @@ class Generation:
         found = record or context.records.find(self._owner, self._exchanges)
         conversation = self._conversation = found.conversation.copy() if found else Conversation(encoder)
         self._affinity = found.affinity if found else self.connection
-        utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
-        await conversation.replace(self._exchanges)
-        self._prefill = ask.prompt.prefill or "", prefill_ids
+        if ask.raw:
+            self._conversation, text = None, ask.prompt.user or ""
+            self._whole_prompt = await encode_whole(encoder, text)
+            utterance, self._prefill = EncodedUtterance(text, ()), (text, [])
+        else:
+            utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
+            await conversation.replace(self._exchanges)
+            self._prefill = ask.prompt.prefill or "", prefill_ids
         phrases = await context.phrases.added(
             persona.phrases, serving.resolver.phrases, ask.sampling.banned, ask.sampling.logit_bias
         )
@@ -202,15 +208,19 @@ class Generation:
         chat, tool = plan.chat, plan.tool
         assert chat is not None
         prefill, prefill_ids = self._prefill
-        matchers = (*chat.reply.matchers, text_stops(ask.sampling.stop)) if ask.sampling.stop else chat.reply.matchers
+        free = ask.json_schema is None and not ask.raw  # a reply of one speaker, without the label of another
+        matchers = chat.reply.matchers if free else ()
+        if ask.sampling.stop and ask.json_schema is None:
+            matchers = (*matchers, text_stops(ask.sampling.stop))
         reply = replace(
             chat.reply,
-            matchers=matchers if ask.json_schema is None else (),
+            matchers=matchers,
             before=prefill[-TAIL_CHARS:],
             json_schema=ask.json_schema,
             affinity=self._affinity,
         )
-        request = ChatRequest(chat.request.utterance, [*chat.request.prompt_ids, *prefill_ids])
+        prompt_ids = self._whole_prompt or [*chat.request.prompt_ids, *prefill_ids]
+        request = ChatRequest(chat.request.utterance, prompt_ids)
         style = chat.output_style if ask.json_schema is None else "raw"
         changed: ChatPlan = replace(chat, request=request, reply=reply, output_style=style, request_after_yes=None)
         if tool is not None and tool.request is not None and ask.tools is not None and ask.tools.required:

@@ -78,6 +78,28 @@ async def resolve_persona(resolver: PersonaResolver, model: Model, ask: Ask, cal
     return replace(persona, tool_prompt=ask.tools.prompt, tool_ids=tool_ids, grammar=ask.tools.grammar)
 
 
+async def encode_whole(encoder: PersonaEncoder, text: str) -> list[int]:
+    """Encode a prompt that holds the template, a long one in a thread.
+
+    Args:
+        encoder: the encoder of this surface.
+        text: the whole prompt.
+
+    Raises:
+        OpenAIError: ``context_length_exceeded``.
+    """
+    assert encoder.chat is not None
+    room = max(0, encoder.limits.chat_room(0))
+    too_long = f"the prompt is longer than the {room} tokens that the context leaves"
+    if len(text) > room * MAX_CHARS_PER_TOKEN:
+        raise context_length_exceeded(too_long)
+    encode = encoder.chat.whole_prompt
+    ids = await asyncio.to_thread(encode, text) if len(text) > LONG_TEXT_CHARS else encode(text)
+    if len(ids) > room:
+        raise context_length_exceeded(too_long)
+    return ids
+
+
 async def encode_end(
     encoder: PersonaEncoder, conversation: Conversation, persona: ResolvedPersona, ask: Ask
 ) -> tuple[EncodedUtterance, list[int]]:

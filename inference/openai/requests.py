@@ -21,6 +21,7 @@ class Ask:
         sampling: sampling, limits, stops and further banned phrases.
         tools: the request's tools; None where no tool decision is made.
         json_schema: JSON text of the schema that the reply must follow; None for free text.
+        raw: ``prompt.user`` is the whole prompt, template included.
         user_name: the user's name for ``{{user}}``; None where the client gave none.
     """
 
@@ -28,6 +29,7 @@ class Ask:
     sampling: RequestSampling
     tools: RequestTools | None = None
     json_schema: str | None = None
+    raw: bool = False
     user_name: str | None = None
 
 

@@ -18,11 +18,13 @@ from inference.accounting import account_refusal
 from inference.engines.base import EngineDead
 from inference.failures import client_error
 from inference.openai.chat import chat_completions
+from inference.openai.completions import completions
 from inference.openai.context import OpenAIContext
 from inference.openai.errors import OpenAIError, from_protocol_error
 from inference.openai.listing import list_models, show_model
 from inference.openai.messages import require_object
 from inference.openai.sse import ClientGone, Exchange, Receive, Send
+from inference.openai.tabby import encode_tokens, show_default_model
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.json_text import parse_json
 
@@ -33,6 +35,10 @@ Handler = Callable[[OpenAIContext, Exchange, Caller, Mapping[str, Any]], Corouti
 
 ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/v1/models"): list_models,
+    ("GET", "/v1/model/list"): list_models,
+    ("GET", "/v1/model"): show_default_model,
+    ("POST", "/v1/completions"): completions,
+    ("POST", "/v1/token/encode"): encode_tokens,
     ("POST", "/v1/chat/completions"): chat_completions,
 }
 _ONE_MODEL = "/v1/models/"

@@ -170,6 +170,15 @@ class ChatFormat:
             user_ids = self.user(NEUTRAL_OPENING, first=first)
         return [*(ids.first_user if first else ids.next_user), *user_ids, *ids.after_user]
 
+    def whole_prompt(self, text: str) -> list[int]:
+        """Encode a prompt that its author wrote with the template's control tokens.
+
+        The tokens with which the model's tokenizer begins every text are put first where ``text`` does not spell them.
+        """
+        ids = self.text.template(text, first=True)
+        begin: list[int] = list(self._tokenizer("")["input_ids"])
+        return ids if ids[: len(begin)] == begin else [*begin, *ids]
+
     def vocabulary(self) -> Vocabulary:
         """The texts of the model's tokens. Takes a fraction of a second."""
         return Vocabulary(self._tokenizer)

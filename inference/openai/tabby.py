@@ -1,0 +1,53 @@
+"""The endpoints of TabbyAPI that SillyTavern's text-completion type reads beside ``/v1/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from accounts.callers import Caller
+from inference.openai.context import OpenAIContext
+from inference.openai.errors import OpenAIError, invalid
+from inference.openai.sse import Exchange
+from inference.prompting.text_encoder import LONG_TEXT_CHARS, MAX_CHARS_PER_TOKEN
+from inference.turn_admission import require_chat_engine
+
+
+async def show_default_model(
+    context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]
+) -> None:
+    """``GET /v1/model``: the model that answers where a client names none, or the first one.
+
+    Raises:
+        OpenAIError: the key may use no model.
+    """
+    models = context.models.of(caller)
+    model = context.models.find(context.default_model, caller) or next(iter(models), None)
+    if model is None:
+        raise OpenAIError(404, "model_not_found", "there is no model for this key", param="model")
+    shown = context.models.describe(model)
+    shown["parameters"] = {"max_seq_len": shown["max_model_len"]}
+    await exchange.answer(200, orjson.dumps(shown))
+
+
+async def encode_tokens(context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]) -> None:
+    """``POST /v1/token/encode``: the chat model's token ids of a text.
+
+    Raises:
+        OpenAIError: the text is absent, or longer than the context can be.
+        ProtocolError: there is no chat engine.
+    """
+    require_chat_engine(context.serving)
+    encoder, text = context.serving.resolver.encoder, fields.get("text")
+    assert encoder.chat is not None
+    if not isinstance(text, str):
+        raise invalid("text must be a string", "text")
+    most = encoder.limits.chat_context * MAX_CHARS_PER_TOKEN
+    if len(text) > most:
+        raise invalid(f"text may have at most {most} characters", "text")
+    encode = encoder.chat.text.encode
+    ids = await asyncio.to_thread(encode, text) if len(text) > LONG_TEXT_CHARS else encode(text)
+    await exchange.answer(200, orjson.dumps({"tokens": ids, "length": len(ids)}))
