@@ -23,8 +23,8 @@ def fake_server(folder: Path, **variables: str) -> YapServer:
 
 @pytest.fixture(scope="session", params=SERVERS)
 def edge_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """One server of each kind for the whole run, with its default settings."""
-    server = fake_server(server_folder(), SERVER=request.param)
+    """One server of each kind for the whole run, with its default settings; a send may block for a second."""
+    server = fake_server(server_folder(), SERVER=request.param, YAP_TEST_SEND_TIMEOUT="0.1")
     try:
         yield server.start(60)
     finally:

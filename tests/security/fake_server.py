@@ -7,19 +7,37 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from inference import bounded_send
 from inference.engines import service
-from inference.engines.base import EngineRole
+from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.spec import EngineSpec
 from tests.fakes.engine import FakeEngine
 from yapserver import http_limits
 
 
+class ScriptedEngine(FakeEngine):
+    """An engine whose prompt says how it behaves: after ``FLOOD`` text without end, after ``SILENCE`` none."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        end = str(self.tokenizer.decode(list(request.prompt_ids[-40:])))
+        while "FLOOD" in end:
+            await asyncio.sleep(0.001)
+            yield Delta("word " * 4000, [5], None, len(request.prompt_ids), 0)
+        if "SILENCE" in end:
+            await asyncio.Event().wait()
+        async with aclosing(super().generate(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
 def _engine(spec: EngineSpec) -> FakeEngine:
     reply = "[]" if spec.role is EngineRole.TOOL else "Hello there, how are you today?"
-    return FakeEngine(spec.role, reply, model=spec.model, max_model_len=4096)
+    return ScriptedEngine(spec.role, reply, model=spec.model, max_model_len=4096)
 
 
 def _fake_service(specs: Sequence[EngineSpec], _checkout: str, **options: Any) -> service.EngineService:
@@ -32,6 +50,7 @@ def main() -> None:
     scale = float(os.environ.get("YAP_TEST_DEADLINES", "1"))  # tests do not wait for a minute
     http_limits.HEADER_DEADLINE_S *= scale
     http_limits.BODY_DEADLINE_S *= scale
+    bounded_send.SEND_TIMEOUT_S *= float(os.environ.get("YAP_TEST_SEND_TIMEOUT", "1"))
 
     from django.conf import settings
 
