@@ -22,7 +22,7 @@ _BODY_BYTES = (("/admin/login", 64 * KIB), ("/admin/", 11 * MIB), ("/v1/", MIB),
 # Percent-encoded forms cost much more to parse than their size suggests; the admin sends its large ones as multipart.
 URLENCODED_BYTES = 256 * KIB
 
-# Django's form and OpenAI's in one: the answer is written before anyone knows which client asks.
+# Django's form and OpenAI's in one: the answer is written before the request's path is looked at.
 TOO_LARGE = (
     b'{"detail":"The request body is too large.","error":{"message":"The request body is too large.",'
     b'"type":"invalid_request_error","param":null,"code":"request_too_large"}}'

@@ -193,12 +193,17 @@ REST_FRAMEWORK: dict[str, Any] = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Yap",
-    "DESCRIPTION": "Status, personas and usage of a Yap server. Conversation itself runs over the WebSocket at `/ws`.",
+    "DESCRIPTION": "Status, personas and usage of a Yap server. Conversations run over the WebSocket at `/ws` and over "
+    "OpenAI's protocols below `/v1`.",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "yapserver.openai_schema.add_openai_surface",
+    ],
 }
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Yap",

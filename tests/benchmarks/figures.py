@@ -11,6 +11,8 @@ from typing import Any
 RAW = "raw"
 VLLM = "vllm serve"
 VLLM_DEFAULTS = "vllm defaults"
+CHAT = "chat-"
+"""Begins the name of a system that is Yap's `/v1/chat/completions`; the server's name follows."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Results, percentile
+from tests.benchmarks.figures import CHAT, RAW, VLLM, VLLM_DEFAULTS, Results, percentile
 
 CPU_GOALS_US = {"yap-daphne": 60.0, "yap-uvicorn": 35.0}
 
@@ -26,6 +27,7 @@ class Goal:
 def goals(results: Results) -> list[Goal]:
     """Return every goal of each Yap system in the results."""
     found = [goal for system in results.systems() if system.startswith("yap") for goal in _of(results, system)]
+    found += [goal for system in results.systems() if system.startswith(CHAT) for goal in _of_chat(results, system)]
     return [goal for goal in found if goal.met is not None]
 
 
@@ -40,18 +42,31 @@ def said_and_cached(rows: list[dict[str, Any]]) -> tuple[float, float]:
     return whole, min((row["cached"] / row["said"] for row in later), default=math.nan)
 
 
+def _most(system: str, what: str, value: float, limit: float, unit: str, digits: int = 2) -> Goal:
+    known = None if math.isnan(value) else value <= limit
+    return Goal(system, what, f"≤ {limit:g} {unit}".rstrip(), f"{value:.{digits}f} {unit}".rstrip(), known)
+
+
+def _against(system: str, what: str, ours: float, theirs: float, scale: float, unit: str) -> Goal:
+    known = None if math.isnan(ours) or math.isnan(theirs) else ours < theirs
+    return Goal(system, what, f"< {theirs * scale:.2f} {unit} ({VLLM})", f"{ours * scale:.2f} {unit}", known)
+
+
+def _of_chat(results: Results, system: str) -> Iterator[Goal]:
+    over = results.share("first_token", system, "ttft", 0.5) - results.share("first_token", RAW, "ttft", 0.5)
+    yield _most(system, "first token over raw, one client, p50", over * 1000, 1.5, "ms")
+    for clients in results.clients():
+        ours, theirs = (results.share("load", name, "ttft", 0.5, clients) for name in (system, VLLM))
+        yield _against(system, f"first token p50, {clients} clients", ours, theirs, 1000, "ms")
+        ours, theirs = (results.middle("load", name, "cpu_us_per_frame", clients) for name in (system, VLLM))
+        yield _against(system, f"processor time per chunk, {clients} clients", ours, theirs, 1, "µs")
+
+
 def _of(results: Results, system: str) -> Iterator[Goal]:
-    def most(what: str, value: float, limit: float, unit: str, digits: int = 2) -> Goal:
-        known = None if math.isnan(value) else value <= limit
-        return Goal(system, what, f"≤ {limit:g} {unit}".rstrip(), f"{value:.{digits}f} {unit}".rstrip(), known)
+    most, against = partial(_most, system), partial(_against, system)
 
     def least(what: str, value: float, limit: float) -> Goal:
         return Goal(system, what, f"≥ {limit:g}", f"{value:.3f}", None if math.isnan(value) else value >= limit)
-
-    def against(what: str, ours: float, theirs: float, scale: float, unit: str) -> Goal:
-        known = None if math.isnan(ours) or math.isnan(theirs) else ours < theirs
-        limit = f"< {theirs * scale:.2f} {unit} ({VLLM})"
-        return Goal(system, what, limit, f"{ours * scale:.2f} {unit}", known)
 
     share, top = results.share, max(results.clients(), default=0)
     over50, over99 = (

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import RAW, VLLM, VLLM_DEFAULTS, Results, percentile
+from tests.benchmarks.figures import CHAT, RAW, VLLM, VLLM_DEFAULTS, Results, percentile
 
 _COLOURS = {
     RAW: "#555555",
     "yap-daphne": "#1f77b4",
     "yap-uvicorn": "#17a2a2",
+    f"{CHAT}daphne": "#4b3fa7",
+    f"{CHAT}uvicorn": "#a06cd5",
     VLLM: "#d95f02",
     VLLM_DEFAULTS: "#e7b58a",
 }

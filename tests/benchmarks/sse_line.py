@@ -1,4 +1,4 @@
-"""A connection to `vllm serve`: a streamed chat completion over HTTP/1.1 with a minimal parser."""
+"""A connection that streams chat completions, to `vllm serve` or to Yap's `/v1`: HTTP/1.1 with a minimal parser."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _CONTENT, _EMPTY, _USAGE, _DONE = b'"content":"', b'"content":""', b'"usage":{',
 class SseLine(Line, asyncio.Protocol):
     """One connection, kept from turn to turn; a cancelled turn closes it, and the next :meth:`open` makes another."""
 
-    def __init__(self, port: int, model: str, sampling: Mapping[str, Any]) -> None:
+    def __init__(self, port: int, model: str, sampling: Mapping[str, Any], key: str | None = None) -> None:
         super().__init__()
         self._port = port
+        self._authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         self._fixed = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **sampling}
         self._transport: Any = None
         self._buffer = b""
@@ -36,7 +37,7 @@ class SseLine(Line, asyncio.Protocol):
         body = json.dumps({**self._fixed, "messages": messages}).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"{self._authorization}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         request, self._buffer = head.encode() + body, b""
         self._begin(perf_counter())

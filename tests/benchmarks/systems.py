@@ -201,6 +201,13 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
     return System(name, process, clients, target, "/readyz")
 
 
+def yap_chat(name: str, host: System, engine: Engine) -> System:
+    """`/v1/chat/completions` of a Yap that is one of the systems: the same process, another protocol."""
+    model = Path(str(engine.arguments["model"])).name
+    target = {**host.target, "kind": "sse", "model": model, "sampling": engine.sampling}
+    return System(name, host.process, host.worker, target, "/readyz")
+
+
 def vllm_serve(name: str, engine: Engine, clients: Worker, out: Path, template: Path, rest_s: float = 0.0) -> System:
     """vLLM's own OpenAI server, with its access log off."""
     port, model = free_port(), str(engine.arguments["model"])

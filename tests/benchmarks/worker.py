@@ -30,7 +30,7 @@ def _lines(target: dict[str, Any], raw: Any) -> tuple[MakeLine, MakeLine]:
             make, keys = partial(WebSocketLine, port, target["sampling"]), (target["key"], "nobody-knows-this-key-1")
             return partial(make, keys[0]), partial(make, keys[1])
         case "sse":
-            line: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"])
+            line: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"], target.get("key"))
             return line, line
         case "raw":
             from tests.benchmarks.raw_line import RawLine
