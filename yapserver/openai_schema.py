@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 
 TAG = "v1"
-_SECURITY = [{"header": []}, {"bearer": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"header": []}, {"bearer": []}]
 _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _COUNT: dict[str, Any] = {"type": "integer"}

@@ -68,13 +68,14 @@ def test_a_client_that_does_not_read_is_cut_off(edge_server: YapServer) -> None:
         line.sendall(request(edge_server, "FLOOD", stream=True))
         until(lambda: active(edge_server) == 1, 5)
         until(lambda: active(edge_server) == 0, 10)
-    assert edge_server.resident_bytes() - before < 32 * MIB
+    # The reply's own text is among it; a buffer without a limit would hold hundreds of MiB.
+    assert edge_server.resident_bytes() - before < 80 * MIB
     assert "Traceback" not in edge_server.tail(200)
 
 
 def test_the_sdk_reads_streams_answers_and_errors(edge_server: YapServer) -> None:
     client: Any = sdk(edge_server)
-    fields = {"model": persona(edge_server), "messages": [{"role": "user", "content": "hi"}]}
+    fields: dict[str, Any] = {"model": persona(edge_server), "messages": [{"role": "user", "content": "hi"}]}
     answer = client.chat.completions.create(**fields)
     assert answer.choices[0].message.content == "Hello there, how are you today?"
     assert answer._request_id
