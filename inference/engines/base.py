@@ -37,6 +37,10 @@ class EngineDead(RuntimeError):
     """The engine's process died, or the engine is not ready. Sessions answer ``engine_unavailable``."""
 
 
+class SchemaRefused(ValueError):
+    """The engine cannot follow the request's JSON schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to an engine.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.engines import model_config
 from inference.engines.arguments import LaunchPlan, plan
-from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.base import Delta, EngineDead, EngineRole, GenerationRequest, SchemaRefused
 from inference.engines.deadlines import DeadlinePriorities
 from inference.engines.device import Device, probe
 from inference.engines.engine_args import checked_engine_args
@@ -167,7 +167,8 @@ class VllmEngine:
             reason = _first_line(error.__cause__ or error)
             raise RuntimeError(f"the {self.role} engine lost a request: {reason}") from error
         except self._bad_request as error:
-            raise ValueError(_first_line(error)) from error
+            refused = SchemaRefused if request.json_schema is not None else ValueError
+            raise refused(_first_line(error)) from error
 
     def _params(self, request: GenerationRequest) -> Any:
         if len(request.logit_bias) > MAX_LOGIT_BIASES:

@@ -42,6 +42,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
+        self._working: asyncio.Task[None] | None = None
+        self._left = False  # a send has failed: nothing more is sent, and the work is cancelled
         self.started = False
         self._last_write = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -76,10 +78,11 @@ class Exchange:
         Raises:
             ClientGone: the client left before the end.
         """
-        working, watching = self._loop.create_task(work), self._loop.create_task(self._gone())
+        working = self._working = self._loop.create_task(work)
+        watching = self._loop.create_task(self._gone())
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            if not working.done() or self._left:
                 raise ClientGone
             working.result()
         finally:
@@ -119,13 +122,9 @@ class Exchange:
         self._timer = self._loop.call_later(KEEP_ALIVE_S, self._fill_silence)
 
     async def send_event(self, text: str) -> None:
-        """Send encoded events.
-
-        Raises:
-            ClientGone: the client does not read.
-        """
+        """Send encoded events. Where the client does not read, cancel the work."""
         self._last_write = self._loop.time()
-        await self._write(text.encode(), more=True)
+        await self._write_or_leave(text.encode())
 
     async def close_stream(self) -> None:
         """End the stream."""
@@ -137,15 +136,19 @@ class Exchange:
         silent = now - self._last_write
         if silent >= KEEP_ALIVE_S:
             if self._comment is None or self._comment.done():
-                self._comment = self._loop.create_task(self._write_comment())
+                self._comment = self._loop.create_task(self._write_or_leave(KEEP_ALIVE))
             self._last_write, silent = now, 0.0
         self._timer = self._loop.call_later(KEEP_ALIVE_S - silent, self._fill_silence)
 
-    async def _write_comment(self) -> None:
+    async def _write_or_leave(self, body: bytes) -> None:
+        if self._left:
+            return
         try:
-            await self._write(KEEP_ALIVE, more=True)
+            await self._write(body, more=True)
         except ClientGone:
-            self._stop_comments()  # the next event, or the watch for the client's departure, ends the response
+            self._left = True
+            if self._working is not None:
+                self._working.cancel()
 
     def _stop_comments(self) -> None:
         if self._timer is not None:

@@ -10,7 +10,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from inference.engines.base import EngineRole, GenerationRequest
+from inference.engines.base import EngineRole, GenerationRequest, SchemaRefused
 from inference.openai.errors import OpenAIError
 from inference.openai.request_tools import decode_tools, self_contained
 from personas.snapshot import PhraseRule
@@ -185,6 +185,19 @@ async def test_a_schema_reaches_the_engine_and_phrases_are_cut_without_going_bac
         reply = await served.chat_completion(response_format=wanted)
         assert json.loads(reply.json["choices"][0]["message"]["content"]) == {"name": "Ann"}
         assert [json.loads(request.json_schema or "") for request in served.chat.requests] == [schema]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_schema_that_the_engine_refuses_is_the_clients_error(stream: bool) -> None:
+    def refusing(request: GenerationRequest) -> str:
+        raise SchemaRefused("unsupported type")
+
+    async with surface(FakeEngine(reply=refusing)) as served:
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+        reply = await served.chat_completion(response_format=wanted, stream=stream)
+        error = reply.events[-1]["error"] if stream else reply.json["error"]
+        assert (reply.status, error["code"]) == (200 if stream else 400, "invalid_json_schema")
+        assert "unsupported" not in error["message"]
 
 
 # -- text completions ----------------------------------------------------------------------------------------------
