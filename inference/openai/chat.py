@@ -42,7 +42,7 @@ async def chat_completions(
         else:
             await exchange.open_stream()
             await generation.run(ChatStream(model.id, include_usage=request.include_usage))
-    # The slot is free before the client sees the end: its next request may come at once.
+    # The slot is free before the body ends: the next request of the client may come at once.
     if request.stream:
         await exchange.close_stream()
     else:
