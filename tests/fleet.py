@@ -23,7 +23,7 @@ OWN_SLOTS = 5
 """Connection limit of the key `own`."""
 _ENVIRONMENT = {
     **TINY_ENV, "DEPLOY_MODELS": "chat", "CHAT_MAX_OUT": "60", "MAX_CONCURRENT_CONNECTIONS": str(SLOTS),
-    "WS_MAX_MESSAGES_PER_WINDOW": "0", "DRAIN_TIMEOUT_S": "10", "TRUST_PROXY": "1", "SECRET_KEY": "of-both-" + 50 * "x",
+    "WS_MAX_MESSAGES_PER_WINDOW": "0", "DRAIN_TIMEOUT_S": "30", "TRUST_PROXY": "1", "SECRET_KEY": "of-both-" + 50 * "x",
 }  # fmt: skip
 
 
@@ -60,6 +60,13 @@ class Fleet:
         """Stop everything but Redis and PostgreSQL."""
         for each in (self.nginx, self.nginx_here, self.here, self.there):
             each.stop()
+
+    def both_ready(self) -> None:
+        """Start `there` again where it has ended or is ending."""
+        process = self.there.process
+        if process is None or process.poll() is not None or self.there.http("/readyz", key=None)[0] != 200:
+            self.there.stop()
+            self.there.start()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Talker:
     turns: int = 0
     tokens: int = 0
     lost: int = 0
-    """Turns that had begun and never ended with `done`."""
+    """Turns that had begun and were cut, or ended without `done`."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Connections that were refused."""
     not_begun: Counter[str] = field(default_factory=Counter)
@@ -137,6 +137,9 @@ class Talker:
                     return
                 if frame["type"] == "error":
                     self.failures[frame["error_code"]] += 1
+                if frame["type"] == "done" and frame.get("cancelled"):  # cut at the end of the drain
+                    self.lost += 1
+                    return
                 if frame["type"] == "done":
                     self.turns += 1
                     self.tokens += frame["usage"]["completion_tokens"]
