@@ -80,7 +80,10 @@ if wanted engine; then
 fi
 { ! wanted quantizer && ! wanted docker; } || bash scripts/install.sh "quantize-$device"
 ! wanted scripts || bash scripts/install.sh release
-! wanted engine || bash scripts/install.sh clients
+if wanted engine; then
+    bash scripts/install.sh clients
+    .venv/bin/python -m tests.real_clients.sillytavern || die "SillyTavern cannot be installed: see the lines above"
+fi
 
 # -- the steps -------------------------------------------------------------------------------------------------------
 
