@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from livekit.agents import llm
-from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
 asked = json.load(sys.stdin)
@@ -54,12 +53,4 @@ async def main() -> None:
     print(json.dumps(result))
 
 
-async def with_http_session() -> None:
-    http_context._new_session_ctx()
-    try:
-        await main()
-    finally:
-        await http_context._close_http_ctx()
-
-
-asyncio.run(with_http_session())
+asyncio.run(main())
