@@ -57,7 +57,7 @@ def test_pipecat(run_client: RunClient, demo_server: YapServer) -> None:
     roles = [message["role"] for message in result["context"]]
     assert roles == ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
     assert result["context"][2]["content"].strip() == result["first"].strip()
-    assert result["usage"][-1]["value"]["cache_read_input_tokens"] > 0
+    assert result["usage"][-1]["cache_read_input_tokens"] > 0
     assert nothing_runs(demo_server)
 
 
