@@ -1,4 +1,4 @@
-"""SillyTavern 1.19.0's own server in front of ours: chat completion "custom"."""
+"""SillyTavern 1.19.0's own server in front of ours: chat completion "custom", and text completion."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ CHAT: dict[str, Any] = {
         {"role": "user", "content": "Hello! What do you bake today?"},
     ],
 }  # fmt: skip
+PROMPT = "<|im_start|>system\nYou are Mia.<|im_end|>\n<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
+TEXT: dict[str, Any] = {
+    "prompt": PROMPT, "model": "mia", "max_new_tokens": 60, "max_tokens": 60, "temperature": 0.7, "top_p": 0.5,
+    "typical_p": 1, "min_p": 0, "repetition_penalty": 1.2, "frequency_penalty": 0, "presence_penalty": 0, "top_k": 0,
+    "stop": ["\nUser:", "<|im_end|>"], "stopping_strings": ["\nUser:"], "stream": False, "dry_multiplier": 0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,8 @@ def tavern(demo_server: YapServer, tmp_path_factory: pytest.TempPathFactory) -> 
     assert PACKAGE.is_dir(), "run .venv/bin/python -m tests.real_clients.sillytavern"
     server = SillyTavern(tmp_path_factory.mktemp("sillytavern"))
     try:
-        server.keep_key("custom", demo_server.api_key)
+        for kind in ("custom", "generic", "vllm", "tabby"):
+            server.keep_key(kind, demo_server.api_key)
         yield server
     finally:
         server.stop()
@@ -75,3 +82,17 @@ def test_stop_frees_the_server(tavern: SillyTavern, demo_server: YapServer) -> N
     while demo_server.status()["turns_running"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["generic", "vllm", "tabby"])
+def test_text_completion(tavern: SillyTavern, demo_server: YapServer, kind: str) -> None:
+    asked = TEXT | {"api_type": kind, "api_server": demo_server.origin}
+    if kind == "tabby":
+        asked |= {"banned_strings": ["a", "e"]}
+    text = tavern.post("text-completions/generate", asked)["choices"][0]["text"]
+    assert text.strip()
+    assert "<|im_" not in text
+    if kind == "tabby":
+        assert not set("ae") & set(text.lower())
+    events = tavern.stream("text-completions/generate", asked | {"stream": True})
+    assert "".join(choice["text"] for event in events for choice in event["choices"]).strip()
