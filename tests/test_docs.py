@@ -263,7 +263,7 @@ def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
     assert "../" not in text
     hosts = set(re.findall(r"\w+://(?:[^\s/@`)]+@)?([^\s/:`)|,]+)", text))
     assert hosts <= {"127.0.0.1", "…", "host", "yap.example.com", "db.example.com", "redis.example.com"}
-    programs = {"bash", "python", ".venv/bin/python", "pip", "export", "curl"}
+    programs = {"bash", "python", ".venv/bin/python", "pip", "export", "curl", "llm"}
     for block in blocks(text, "console"):
         for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
             words = [word for word in line.split() if not re.match(r"[A-Z_]+=", word)]

@@ -46,7 +46,7 @@ def client_guides(readme: Path) -> tuple[ClientGuide, ...]:
 def _parts(body: str) -> Iterator[Part]:
     for number, piece in enumerate(_FENCE.split(body)):  # prose and code take turns
         if number % 2:
-            yield Part(piece.rstrip("\n"), is_code=True)
+            yield Part(piece.rstrip("\n").removeprefix("$ "), is_code=True)
             continue
         for paragraph in filter(None, re.split(r"\n\s*\n", piece.strip())):
             yield Part(_MARKS.sub(lambda mark: mark[1] or "", " ".join(paragraph.split())), is_code=False)
