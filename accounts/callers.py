@@ -55,3 +55,10 @@ class Caller:
     expires_at: float | None = None
     fingerprint: str = field(default="", repr=False)
     operator_id: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """The owner of this caller's sessions: a key keeps its identity when its secret or its rights change."""
+        if self.key_id is not None:
+            return f"key:{self.key_id}"
+        return f"{self.prefix}:{self.operator_id or ''}:{self.fingerprint}"

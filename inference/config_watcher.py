@@ -163,13 +163,18 @@ class ConfigWatcher:
 
     async def _refresh_callers(self) -> None:
         """Read the keys of live sessions: close sessions of ended keys, apply changed limits and rights to the rest."""
-        live = {s.caller for s in self._registry if s.caller.key_id is not None or s.caller.expires_at is not None}
+        kept = self._serving.kept
+        kept.expire()
+        held = kept.callers().union(s.caller for s in self._registry)
+        live = {caller for caller in held if caller.key_id is not None or caller.expires_at is not None}
         callers = live.union(self._lookup.unchecked() if self._lookup is not None else ())
         if not callers:
             return
         fresh = await self._database.read(lambda: self._source.callers(callers), probe=True)
         if self._lookup is not None:
             self._lookup.update(fresh)
+        for ended in (each for each in held if fresh.get(each, each) is None):
+            kept.revoke(ended)
         for session in self._registry:
             before = session.caller
             caller = fresh.get(before, before)
@@ -192,7 +197,8 @@ class ConfigWatcher:
             version = await self._database.read(self._source.version, probe=True)
             if version == resolver.catalogue.version:
                 return
-        held = [session.snapshot for session in self._registry if session.snapshot is not None]
+        live = [session.snapshot for session in self._registry if session.snapshot is not None]
+        held = [*live, *self._serving.kept.snapshots()]
         compiled = await self._database.read(
             lambda: resolver.phrases.compile(self._source.catalogue(), held), limit_s=CATALOGUE_LIMIT_S, probe=True
         )

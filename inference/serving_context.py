@@ -9,6 +9,7 @@ from accounts.token_budget import TokenBudget
 from accounts.usage import UsageLedger
 from inference.engines.sampling import SamplingRules
 from inference.engines.service import EngineService
+from inference.kept_sessions import KeptSessions
 from inference.metrics import Metrics
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.protocol.close_codes import CLOSE_NORMAL, CLOSE_POLICY
@@ -56,6 +57,7 @@ class ServingContext:
     """The parts of a process that sessions share. The composition root makes one.
 
     Args:
+        kept: the records of sessions whose connections have ended.
         classifier: decides whether a tool is wanted, where a head is in force.
         started: the catalogue and the tokenizers are loaded.
         draining: the server stops; no turn begins.
@@ -69,6 +71,7 @@ class ServingContext:
     ledger: UsageLedger
     budget: TokenBudget
     metrics: Metrics
+    kept: KeptSessions = field(default_factory=KeptSessions)
     classifier: ToolClassifier = field(default_factory=ToolClassifier)
     started: bool = False
     draining: bool = False

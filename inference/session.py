@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from accounts.callers import Caller
-from inference.accounting import account, account_refusal
+from inference.accounting import account_refusal
 from inference.failures import client_error
 from inference.idle_timer import IdleTimer
-from inference.prompting.conversation import Conversation
-from inference.prompting.persona import PersonaError, ResolvedPersona
+from inference.prompting.persona import PersonaError
 from inference.protocol.close_codes import CLOSE_POLICY, CLOSE_RESTART
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
-from inference.protocol.frames import TurnFrames, ack_chat_prompt, ack_start, encode, error_frame, warmed
+from inference.protocol.frames import ack_chat_prompt, ack_start, encode, error_frame, warmed
 from inference.protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -36,13 +35,10 @@ from inference.protocol.messages import (
 from inference.serving_context import RECONNECT_IN_S, ServingContext
 from inference.session_limits import SessionLimits, TooManyMessages
 from inference.session_state import SessionState, history_prefix, parse_history, persona_prefix, resolve_persona
-from inference.turn import Turn
+from inference.session_turns import SessionTurns
 from inference.turn_admission import DeployedEngines, engines_for_start, require_chat_engine
-from inference.turn_budget import TurnBudget
-from inference.turn_planner import TurnPlanner
-from inference.turn_result import StopReason, TurnResult
-from inference.turn_runner import CANCEL_GRACE_S, TurnRunner
-from inference.warm_ups import Answer, WarmUps
+from inference.turn_result import StopReason
+from inference.turn_runner import CANCEL_GRACE_S
 from personas.snapshot import PersonaSnapshot
 
 logger = logging.getLogger("yap.session")
@@ -64,22 +60,27 @@ class Session:
     def __init__(self, context: ServingContext, caller: Caller, send: SendText, close: CloseConnection) -> None:
         self.caller = caller
         self.connection = uuid.uuid4().hex[:12]
-        self.turns = 0
         self._context = context
         self._resolver = context.resolver
         self._policy = context.policy
         self._send = send
         self._close = close
         self._closing = False
+        self._keeps = True  # the record outlives the connection
         self._closed: asyncio.Future[None] | None = None  # holds a reference to the running close
         self._state = SessionState()
         self._limits = SessionLimits(caller.limits)
-        self._budget = TurnBudget(context)
+        self._idle = IdleTimer(self._policy.idle_timeout_s, lambda: self.running, self._on_idle)
         self.cache_salt = context.policy.cache_salt(caller)
-        self._planner = TurnPlanner(context, self.connection, self.cache_salt)
-        self._runner = TurnRunner(context.policy.turn, context.metrics, send, self._on_turn_end)
-        self._warm_ups = WarmUps(context, self.cache_salt, self.connection, send)
-        self._idle = IdleTimer(self._policy.idle_timeout_s, lambda: self._runner.running, self._on_idle)
+        self._turns = SessionTurns(
+            context,
+            self._state,
+            self.connection,
+            self.cache_salt,
+            send,
+            caller=lambda: self.caller,
+            on_end=self._idle.touch,
+        )
 
     # -- called by the consumer, the registry and the config watcher ----------------------------------
 
@@ -107,7 +108,7 @@ class Session:
         except TooManyMessages:
             await self._close_abusive()
         except Exception as error:
-            await self._send(error_frame(client_error(logger, self._name, error, request_id)))
+            await self._send(error_frame(client_error(logger, self._turns.name, error, request_id)))
 
     async def _refuse(self, error: ProtocolError, characters: int) -> None:
         """Answer a refused message; close the connection of a client that goes on sending such messages."""
@@ -119,10 +120,8 @@ class Session:
             await self._close_abusive()
 
     async def _close_abusive(self) -> None:
-        logger.info("%s sends too many messages: closed", self._name)
-        self._stop_receiving()
-        await self._runner.stop(StopReason.ABUSE)
-        await self._close(CLOSE_POLICY)
+        logger.info("%s sends too many messages: closed", self._turns.name)
+        await self._shut(StopReason.ABUSE, CLOSE_POLICY)
 
     def apply_caller(self, caller: Caller) -> None:
         """Apply changed rights and limits of the key, from the next message on."""
@@ -133,31 +132,42 @@ class Session:
         """Tell the client that the key is revoked or expired, and close."""
         if self._closing:
             return
-        self._stop_receiving()
-        await self._runner.stop(StopReason.REVOKED)
+        self._keeps = False
         error = ProtocolError(ErrorCode.KEY_REVOKED, "this API key was revoked or has expired")
-        await self._send(error_frame(error))
-        await self._close(self._policy.close_unauthorized)
+        await self._shut(StopReason.REVOKED, self._policy.close_unauthorized, error_frame(error))
 
     async def drain(self, timeout_s: float) -> None:
         """Let the running turn end, cancel it after ``timeout_s`` seconds; then send ``draining`` and close."""
-        await self._runner.wait(timeout_s)
-        if self._closing:
-            return
-        self._stop_receiving()
-        await self._runner.stop(StopReason.DRAIN)
-        await self._send(encode("draining", reconnect_in=RECONNECT_IN_S))
-        await self._close(CLOSE_RESTART)
+        await self._turns.runner.wait(timeout_s)
+        if not self._closing:
+            frame = encode("draining", reconnect_in=RECONNECT_IN_S)
+            await self._shut(StopReason.DRAIN, CLOSE_RESTART, frame)
 
     async def aclose(self) -> None:
-        """Abort everything that runs: the connection is gone. May be called again."""
+        """Abort everything that runs, and keep the session's record: the connection is gone. May be called again."""
         self._stop_receiving()
-        await asyncio.gather(self._runner.abort(), self._warm_ups.aclose(CANCEL_GRACE_S))
+        await asyncio.gather(self._turns.runner.abort(), self._turns.warm_ups.aclose(CANCEL_GRACE_S))
+        if self._keeps:
+            self._keeps = False
+            self._context.kept.put(self.caller, self._state)
+
+    async def _shut(self, reason: StopReason, code: int, last_frame: str | None = None) -> None:
+        """Stop the running turn, send the last frame and close."""
+        self._stop_receiving()
+        await self._turns.runner.stop(reason)
+        if last_frame is not None:
+            await self._send(last_frame)
+        await self._close(code)
+
+    @property
+    def turns(self) -> int:
+        """The number of turns that were begun."""
+        return self._turns.count
 
     @property
     def running(self) -> bool:
         """Whether a turn runs now."""
-        return self._runner.running
+        return self._turns.runner.running
 
     @property
     def snapshot(self) -> PersonaSnapshot | None:
@@ -177,10 +187,8 @@ class Session:
                     await self._cancel(message)
                 case ChatPrompt():
                     await self._chat_prompt(message)
-                case WarmPersona():
-                    await self._warm_persona(message)
-                case WarmHistory():
-                    await self._warm_history(message)
+                case WarmPersona() | WarmHistory():
+                    await self._warm_up(message)
                 case Ping():
                     await self._send(encode("pong", request_id=message.request_id))
                 case Pong():
@@ -194,11 +202,15 @@ class Session:
             raise refusal from None
 
     async def _start(self, message: Start) -> None:
-        await self._budget.check(self.caller)
+        await self._turns.budget.check(self.caller)
         is_new = message.session_id != self._state.session_id
+        kept = self._context.kept.find(self.caller, message.session_id) if is_new else None
+        state = self._state
+        if is_new:
+            state = SessionState(message.session_id) if kept is None or message.history_text is not None else kept
         chosen = self._resolver.choose(
             message.persona,
-            None if is_new else self._state.chosen,
+            state.chosen,
             self.caller,
             tool_template=message.tool_prompt,
             user_name=message.user_identity,
@@ -208,11 +220,12 @@ class Session:
         persona = await resolve_persona(self._resolver, chosen, self.caller)
         engines = engines_for_start(self._context)
 
-        await self._runner.stop(StopReason.BARGE_IN)
-        if is_new:
-            self._state.reset(message.session_id)
-        else:
-            self._state.cut_last_reply(message.heard)
+        await self._turns.runner.stop(StopReason.BARGE_IN)
+        if kept is not None and not self._context.kept.take(self.caller, kept):
+            state = SessionState(message.session_id)  # another connection was faster
+        resumed_turns = state.turns if state is kept else None
+        self._state.become(state)
+        self._state.cut_last_reply(message.heard)
         conversation = self._state.adopt(chosen, persona, self._resolver)
         if message.sampling is not None:
             self._state.sampling = dict(message.sampling)
@@ -224,8 +237,9 @@ class Session:
             gender=persona.gender,
             personality=persona.personality,
             has_chat_prompt=persona.chat_prompt is not None,
+            resumed_turns=resumed_turns,
         )
-        started = await self._begin_turn(
+        started = await self._turns.begin(
             message.utterance.strip(), message.request_id, engines, persona, conversation, ack
         )
         if started is not None:
@@ -239,21 +253,22 @@ class Session:
         if (chosen := self._state.chosen) is None:
             raise ProtocolError(ErrorCode.NO_ACTIVE_SESSION, "followup needs a started session")
         engines = DeployedEngines(require_chat_engine(self._context), None, asks_tool=False)
-        await self._budget.check(self.caller)
+        await self._turns.budget.check(self.caller)
         persona = await resolve_persona(self._resolver, chosen, self.caller)
-        await self._runner.stop(StopReason.BARGE_IN)
+        await self._turns.runner.stop(StopReason.BARGE_IN)
         conversation = self._state.adopt(chosen, persona, self._resolver)
         text = f"{self._policy.screen_checked_prefix} {message.analysis_text.strip()}".strip()
-        await self._begin_turn(text, message.request_id, engines, persona, conversation, None)
+        await self._turns.begin(text, message.request_id, engines, persona, conversation, None)
 
     async def _cancel(self, message: Cancel) -> None:
-        stopped = await self._runner.stop(StopReason.CANCEL)
+        stopped = await self._turns.runner.stop(StopReason.CANCEL)
         self._state.cut_last_reply(message.heard)
         if not stopped:
             await self._send(encode("done", cancelled=True, request_id=message.request_id))
 
     async def _end(self, message: End) -> None:
-        await self._runner.stop(StopReason.END)
+        self._keeps = False
+        await self._turns.runner.stop(StopReason.END)
         await self._send(encode("connection_closed", reason="client_request", request_id=message.request_id))
         self._stop_receiving()
         await self._close(self._policy.close_client_request)
@@ -274,77 +289,28 @@ class Session:
         conversation = self._state.adopt(chosen, persona, self._resolver)
         labels = {"gender": persona.gender, "personality": persona.personality}
         await self._send(ack_chat_prompt(message.request_id, code=200, message="updated", **labels))
-        self._warm(conversation.chat_prefix(persona), None, message.request_id)
+        self._turns.warm(conversation.chat_prefix(persona), None, message.request_id)
 
-    async def _warm_persona(self, message: WarmPersona) -> None:
+    async def _warm_up(self, message: WarmPersona | WarmHistory) -> None:
         require_chat_engine(self._context)
-        await self._budget.check(self.caller)
-        prompt_ids = await persona_prefix(self._resolver, self._state, self.caller, message.chat_prompt)
-        self._warm(prompt_ids, warmed("persona_static", message.chat_prompt, message.request_id), message.request_id)
+        await self._turns.budget.check(self.caller)
+        prompt_ids: Sequence[int]
+        if isinstance(message, WarmPersona):
+            segment, text = "persona_static", message.chat_prompt
+            prompt_ids = await persona_prefix(self._resolver, self._state, self.caller, text)
+        else:
+            segment, text = "history", message.history_text
+            prompt_ids = await history_prefix(self._resolver, self._state, self.caller, text)
+        self._turns.warm(prompt_ids, warmed(segment, text, message.request_id), message.request_id)
 
-    async def _warm_history(self, message: WarmHistory) -> None:
-        require_chat_engine(self._context)
-        await self._budget.check(self.caller)
-        prompt_ids = await history_prefix(self._resolver, self._state, self.caller, message.history_text)
-        self._warm(prompt_ids, warmed("history", message.history_text, message.request_id), message.request_id)
-
-    # -- turns -------------------------------------------------------------------------------------
-
-    async def _begin_turn(
-        self,
-        text: str,
-        request_id: str | None,
-        engines: DeployedEngines,
-        persona: ResolvedPersona,
-        conversation: Conversation,
-        ack: Callable[[TurnFrames], str] | None,
-    ) -> Turn | None:
-        self.turns += 1
-        plan = self._planner.plan(
-            self.turns,
-            request_id,
-            text or None,
-            engines=engines,
-            persona=persona,
-            conversation=conversation,
-            sampling=self._state.sampling,
-            max_out=min(self.caller.limits.max_out or self._policy.max_out, self._policy.max_out),
-        )
-        frames, turn = TurnFrames(plan.turn, plan.request_id), None
-        try:
-            await self._budget.reserve(self.caller, plan)
-            turn = self._runner.start(plan, frames, None if ack is None else partial(ack, frames))
-        finally:
-            if turn is None:
-                self._budget.settle_unused()
-                conversation.keep_pending_for_later()
-        return turn
-
-    def _on_turn_end(self, result: TurnResult) -> None:
-        """Record and account one ended turn."""
-        self._idle.touch()
-        account(self._context, self.caller, result, self._budget.take(), session_name=self._name)
-        conversation, chosen = self._state.conversation, self._state.chosen
-        if conversation is not None and conversation.append(result) and not self._closing and chosen is not None:
-            persona = self._resolver.resolve(chosen, self.caller)
-            self._warm_ups.refresh(conversation.prefixes(persona), self._name)
-
-    # -- warm-ups, errors, closing ---------------------------------------------------------------------
-
-    def _warm(self, prompt_ids: Sequence[int], frame: str | None, request_id: str | None) -> None:
-        """Compute a prompt in the background; then send ``frame``, or the error. ``frame`` None sends nothing."""
-        self._warm_ups.start(self.caller, self._state.slug, prompt_ids, Answer(frame, request_id), self._name)
+    # -- closing -----------------------------------------------------------------------------------
 
     def _stop_receiving(self) -> None:
         """Handle no more messages and start no more turns."""
         self._closing = True
-        self._runner.close()
+        self._turns.runner.close()
         self._idle.stop()
 
     def _on_idle(self) -> None:
         self._stop_receiving()
         self._closed = asyncio.ensure_future(self._close(self._policy.close_idle))
-
-    @property
-    def _name(self) -> str:
-        return f"key={self.caller.prefix} conn={self.connection} session={self._state.log_name}"

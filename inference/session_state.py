@@ -14,6 +14,8 @@ from inference.prompting.text_encoder import LONG_TEXT_CHARS
 from inference.protocol.errors import ErrorCode, ProtocolError
 from personas.snapshot import PersonaSnapshot
 
+MIN_SIZE = 64  # tokens; a state without a history takes about this much memory
+
 
 class SessionState:
     """The state that survives from turn to turn. A ``start`` with another ``session_id`` begins with an empty one.
@@ -25,8 +27,8 @@ class SessionState:
         sampling: the client's overrides, valid until another ``start`` gives some.
     """
 
-    def __init__(self) -> None:
-        self.session_id: str | None = None
+    def __init__(self, session_id: str | None = None) -> None:
+        self.session_id = session_id
         self.chosen: SessionPersona | None = None
         self.conversation: Conversation | None = None
         self.sampling: dict[str, float] = {}
@@ -41,6 +43,18 @@ class SessionState:
         """The slug of the stored persona in use; empty where there is none."""
         return self.snapshot.slug if self.snapshot else ""
 
+    @property
+    def turns(self) -> int:
+        """The number of exchanges that the history holds."""
+        return self.conversation.exchanges if self.conversation is not None else 0
+
+    @property
+    def size(self) -> int:
+        """The memory of this state in tokens, an own prompt included (4 characters count as one token)."""
+        own = (self.chosen.own_chat_template or "", self.chosen.own_tool_template or "") if self.chosen else ()
+        held = self.conversation.tokens if self.conversation is not None else 0
+        return MIN_SIZE + held + sum(map(len, own)) // 4
+
     def cut_last_reply(self, heard: Heard | None) -> None:
         """Cut the last reply to the part that the user heard. None changes nothing."""
         if heard is not None and self.conversation is not None:
@@ -51,9 +65,10 @@ class SessionState:
         """The session id as one word of letters, digits and ``._:-``, at most 48 characters."""
         return "".join(c if c.isalnum() or c in "._:-" else "?" for c in (self.session_id or "-")[:48])
 
-    def reset(self, session_id: str) -> None:
-        """Begin another session on the same connection."""
-        self.session_id, self.chosen, self.conversation, self.sampling = session_id, None, None, {}
+    def become(self, other: SessionState) -> None:
+        """Take over the contents of another state, which must not be used afterwards."""
+        self.session_id, self.sampling = other.session_id, other.sampling
+        self.chosen, self.conversation = other.chosen, other.conversation
 
     def adopt(self, chosen: SessionPersona, persona: ResolvedPersona, resolver: PersonaResolver) -> Conversation:
         """Store a choice and fit the history to the persona's length. Returns the history."""

@@ -64,6 +64,11 @@ class TurnRunner:
         """Whether a turn runs now."""
         return self._run is not None and not self._run.task.done()
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more turns start."""
+        return self._closed
+
     def close(self) -> None:
         """Start no more turns."""
         self._closed = True

@@ -52,7 +52,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, int | float):
-        return f"{value:g}"
+        return f"{value:.10g}"
     return f"`{value.relative_to(BASE_DIR) if isinstance(value, Path) else value}`"
 
 

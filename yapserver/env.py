@@ -193,6 +193,8 @@ class Environment(BaseSettings):
     WS_HANDSHAKE_ACQUIRE_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
         0.5, description="longest wait of a new connection for a free slot, seconds"
     )
+    SESSION_KEEP_S: Annotated[float, Field(ge=0)] = Field(300.0, description="keep a lost session for, seconds; 0: off")
+    SESSION_KEEP_TOKENS: NonNegative = Field(2_000_000, description="limit of all kept sessions, tokens")
     WS_MAX_MESSAGES_PER_WINDOW: NonNegative = Field(20, description="messages per connection and window; 0: no limit")
     WS_MESSAGE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(
         60.0, description="length of the rolling message window, seconds; 0: no limit"

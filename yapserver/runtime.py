@@ -21,6 +21,7 @@ from inference.engines.base import Engine, EngineDead, EngineRole
 from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
 from inference.http.views import ServerStatus
+from inference.kept_sessions import KeptSessions
 from inference.metrics import Metrics
 from inference.openai.context import OpenAIContext
 from inference.openai.records import RecordStore
@@ -167,6 +168,7 @@ class ServerRuntime:
             ledger=self.stores.ledger,
             budget=self.stores.budget,
             metrics=Metrics(),
+            kept=KeptSessions(env.SESSION_KEEP_S, env.SESSION_KEEP_TOKENS),
         )
         self.registry = SessionRegistry()
         self.serving.metrics.register_gauges(self.registry.__len__, lambda: self.registry.running)

@@ -124,6 +124,11 @@ class Conversation:
         """Token ids that both histories hold."""
         return sum(len(history.ids) for history in self._histories())
 
+    @property
+    def exchanges(self) -> int:
+        """The number of recorded exchanges."""
+        return max((len(history) for history in self._histories()), default=0)
+
     def switch_persona(self, persona: ResolvedPersona, utterance_tokens: int = 0) -> None:
         """Adapt the histories' limits to the length of another persona. The exchanges stay.
 

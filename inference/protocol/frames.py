@@ -51,15 +51,27 @@ def ack_chat_prompt(request_id: str | None, **fields: Any) -> str:
 
 
 def ack_start(
-    frames: TurnFrames, *, session_id: str, gender: str | None, personality: str | None, has_chat_prompt: bool
+    frames: TurnFrames,
+    *,
+    session_id: str,
+    gender: str | None,
+    personality: str | None,
+    has_chat_prompt: bool,
+    resumed_turns: int | None = None,
 ) -> str:
-    """Return the ``ack`` of a ``start``, with the server's local time."""
+    """Return the ``ack`` of a ``start``, with the server's local time.
+
+    Args:
+        resumed_turns: the exchanges of the kept session that goes on; None where no kept session does.
+    """
+    resumed = {} if resumed_turns is None else {"resumed": True, "turns": resumed_turns}
     return frames.ack(
         session_id=session_id,
         now=_local_time(datetime.now().astimezone()),
         gender=gender,
         personality=personality,
         chat_prompt=has_chat_prompt,
+        **resumed,
     )
 
 

@@ -12,6 +12,7 @@ from accounts.database_threads import DatabaseThreads
 from inference import config_watcher as config_watcher_module
 from inference.config_watcher import ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
+from inference.kept_sessions import KeptSessions
 from inference.session_registry import SessionRegistry
 from personas.snapshot import Catalogue, PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
@@ -120,6 +121,19 @@ async def test_a_revoked_key_is_shown_the_door_at_once() -> None:
         assert line.closed == 1008
         assert [frame["type"] for frame in line.frames] == ["ack", "done", "error"]
         assert line.frames[-1]["error_code"] == "key_revoked"
+
+
+async def test_the_kept_sessions_of_a_revoked_key_are_dropped() -> None:
+    database = Database()
+    async with controlled(database) as (line, _):
+        kept = line.serving.kept = KeptSessions(300.0)
+        await line.turn()
+        await line.session.aclose()
+        reads = database.reads
+        await until(lambda: database.reads > reads + 3)
+        assert len(kept) == 1
+        database.callers[7] = None
+        await until(lambda: not len(kept))
 
 
 async def test_changed_limits_govern_live_connections() -> None:

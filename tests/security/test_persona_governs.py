@@ -155,7 +155,7 @@ async def _settle(line: Line, message: dict[str, Any]) -> None:
                 return any(frame["type"] == "done" and frame.get("turn") == dones for frame in frames)
 
             await line.until(done)
-    await asyncio.gather(*line.session._warm_ups._tasks)
+    await asyncio.gather(*line.session._turns.warm_ups._tasks)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,0 +1,107 @@
+"""The records of sessions whose connections have ended, kept until the client comes back."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accounts.callers import Caller
+from inference.session_state import SessionState
+from personas.snapshot import PersonaSnapshot
+
+MAX_TOKENS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    caller: Caller
+    state: SessionState
+    size: int
+    until: float
+
+
+class KeptSessions:
+    """Keeps the state of ended connections under (key, session id). All calls belong to the serving loop.
+
+    Args:
+        keep_s: a record is dropped after this many seconds; 0 keeps none.
+        max_tokens: the size of all records together (:attr:`SessionState.size`); the oldest records are dropped first.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(
+        self, keep_s: float = 0.0, max_tokens: int = MAX_TOKENS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keep_s = keep_s
+        self._max_tokens = max_tokens
+        self._clock = clock
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()  # in the order of their expiry
+        self._tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def tokens(self) -> int:
+        """The size of all records together."""
+        return self._tokens
+
+    def put(self, caller: Caller, state: SessionState) -> None:
+        """Keep the state of a connection that has ended. A state without a session id is not kept."""
+        if state.session_id is None or state.conversation is None or self._keep_s <= 0:
+            return
+        self.drop(caller, state.session_id)
+        kept = _Kept(caller, state, state.size, self._clock() + self._keep_s)
+        self._kept[caller.identity, state.session_id] = kept
+        self._tokens += kept.size
+        self.expire()
+
+    def find(self, caller: Caller, session_id: str) -> SessionState | None:
+        """Return the record of this key's session, or None. The record stays until :meth:`take`."""
+        self.expire()
+        kept = self._kept.get((caller.identity, session_id))
+        return kept.state if kept is not None else None
+
+    def take(self, caller: Caller, state: SessionState) -> bool:
+        """Remove a record that :meth:`find` returned.
+
+        Returns:
+            False where the record is gone: another connection has taken it, or it was dropped.
+        """
+        kept = self._kept.get((caller.identity, state.session_id or ""))
+        if kept is None or kept.state is not state:
+            return False
+        self.drop(caller, kept.state.session_id or "")
+        return True
+
+    def drop(self, caller: Caller, session_id: str) -> None:
+        """Remove the record of this key's session, if there is one."""
+        self._remove((caller.identity, session_id))
+
+    def callers(self) -> set[Caller]:
+        """Return the keys that have records."""
+        return {kept.caller for kept in self._kept.values()}
+
+    def snapshots(self) -> list[PersonaSnapshot]:
+        """Return the versions of stored personas that the records hold."""
+        return [kept.state.snapshot for kept in self._kept.values() if kept.state.snapshot is not None]
+
+    def revoke(self, caller: Caller) -> None:
+        """Remove all records of a key that was revoked or has expired."""
+        for name in [name for name, kept in self._kept.items() if kept.caller == caller]:
+            self._remove(name)
+
+    def expire(self) -> None:
+        """Drop the records whose time is over, and the oldest ones beyond the limit."""
+        now = self._clock()
+        while self._kept:
+            name, oldest = next(iter(self._kept.items()))
+            if oldest.until > now and self._tokens <= self._max_tokens:
+                return
+            self._remove(name)
+
+    def _remove(self, name: tuple[str, str]) -> None:
+        if (kept := self._kept.pop(name, None)) is not None:
+            self._tokens -= kept.size
