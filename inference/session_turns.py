@@ -112,7 +112,13 @@ class SessionTurns:
         return turn
 
     def warm(self, prompt_ids: Sequence[int], frame: str | None, request_id: str | None) -> None:
-        """Compute a prompt in the background; then send ``frame``, or the error. ``frame`` None sends nothing."""
+        """Compute a prompt in the background.
+
+        Args:
+            prompt_ids: the prompt.
+            frame: sent afterwards, or the error instead; None sends nothing.
+            request_id: echoed in an error frame; None where the message had none.
+        """
         self.warm_ups.start(self._caller(), self._state.slug, prompt_ids, Answer(frame, request_id), self.name)
 
     @property

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.callers import Caller
-from inference import session as session_module
+from inference import session_turns as session_module
 from inference.accounting import account
 from inference.engines.base import GenerationRequest
 from inference.turn_result import TurnResult
