@@ -62,7 +62,7 @@ class YapServer:
                 "PORT": str(self.port),
                 "TEXT_API_KEY": self.api_key,
                 "TOOL_HARD_TIMEOUT_MS": "-1",
-                "SESSION_KEEP_S": "0",  # tests that share a server reuse session ids; kept sessions have tests of their own
+                "SESSION_KEEP_S": "0",  # tests share servers and session ids
                 "TOOL_DECISION": "model",  # what most tests script; the classifier has tests of its own
                 "PYTHONUNBUFFERED": "1",
                 _MARK: self._mark,
