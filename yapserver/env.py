@@ -232,8 +232,8 @@ class Environment(BaseSettings):
     )
     OPENAI_RECORDS: NonNegative = Field(
         1000,
-        description="conversations whose token ids are kept for clients that send the whole history each time, with at "
-        "most 4 million ids together (about 128 MB)",
+        description="conversations whose token ids are kept for clients that send the whole history each time, in at "
+        "most 128 MB together",
     )
 
     # -- server process ----------------------------------------------------------------------------

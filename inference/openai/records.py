@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from inference.prompting.conversation import Conversation
 from inference.prompting.history import ExchangeText
 
-MAX_TOKENS = 4_000_000
-"""Token ids of all records together, about 32 bytes each."""
+MAX_BYTES = 128 * 1024 * 1024
+"""Memory of all records together, as :func:`_size` estimates it."""
+_BYTES_PER_ID = 32  # a reference in two lists, and half of the ids as objects
+_BYTES_PER_CHARACTER = 2
 MAX_STEPS_BACK = 16
 """A request whose last exchanges are unknown is compared with this many shorter histories."""
 
@@ -41,14 +43,14 @@ class RecordStore:
 
     Args:
         most: the number of records; 0 stores none.
-        max_tokens: token ids of all records together.
+        max_bytes: memory of all records together.
     """
 
-    def __init__(self, most: int, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, most: int, max_bytes: int = MAX_BYTES) -> None:
         self._most = most
-        self._max_tokens = max_tokens
+        self._max_bytes = max_bytes
         self._records: OrderedDict[Hashable, tuple[Record, int]] = OrderedDict()
-        self._tokens = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -85,20 +87,26 @@ class RecordStore:
     def put(self, owner: Hashable, name: Hashable, record: Record) -> None:
         """Store a record under a name."""
         self.drop(owner, name)
-        size = record.conversation.tokens
-        if self._most <= 0 or size > self._max_tokens:
+        size = _size(record)
+        if self._most <= 0 or size > self._max_bytes:
             return
         self._records[owner, name] = record, size
-        self._tokens += size
-        while len(self._records) > self._most or self._tokens > self._max_tokens:
+        self._bytes += size
+        while len(self._records) > self._most or self._bytes > self._max_bytes:
             _, (_, size) = self._records.popitem(last=False)
-            self._tokens -= size
+            self._bytes -= size
 
     def drop(self, owner: Hashable, name: Hashable) -> None:
         """Remove a record, if there is one."""
         found = self._records.pop((owner, name), None)
         if found is not None:
-            self._tokens -= found[1]
+            self._bytes -= found[1]
+
+
+def _size(record: Record) -> int:
+    """Estimate the memory of a record, in bytes."""
+    characters = sum(len(exchange.user or "") + len(exchange.reply) for exchange in record.exchanges)
+    return _BYTES_PER_ID * record.conversation.tokens + _BYTES_PER_CHARACTER * characters
 
 
 def _chain(exchanges: Sequence[ExchangeText]) -> list[bytes]:

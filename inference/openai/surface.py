@@ -89,7 +89,11 @@ class OpenAISurface:
         else:
             account_refusal(self._context.serving, caller, error.code, "")
         logger.info(
-            "refused %d %s %s key=%s", error.status, error.code, exchange.path, caller.prefix if caller else "-"
+            "refused %d %s %s key=%s",
+            error.status,
+            error.code,
+            exchange.path[:100].encode("unicode_escape").decode(),
+            caller.prefix if caller else "-",
         )
         with suppress(ClientGone):
             await exchange.refuse(error)
@@ -110,7 +114,7 @@ def _handler(exchange: Exchange) -> Handler:
     allowed = sorted(known for known, path in ROUTES if path == exchange.path)
     if allowed or exchange.path.startswith(_ONE_MODEL):
         raise _MethodNotAllowed(", ".join(allowed or ["GET"]))
-    raise OpenAIError(404, "unknown_url", f"unknown request URL: {exchange.method} {exchange.path}")
+    raise OpenAIError(404, "unknown_url", f"unknown request URL: {exchange.method} {exchange.path[:200]}")
 
 
 class _MethodNotAllowed(OpenAIError):

@@ -179,3 +179,11 @@ async def test_a_caller_is_remembered_for_a_second_and_no_longer() -> None:
         assert (await served.get("/v1/models")).status == 200
         now += 0.2
         assert (await served.get("/v1/models")).status == 401
+
+
+async def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with surface() as served:
+        assert (await served.get("/v1/a\n2026-01-01 INFO forged" + "x" * 5000)).status == 404
+    assert "\\n2026-01-01 INFO forged" in caplog.text
+    assert all(len(record.getMessage()) < 300 for record in caplog.records if record.name == "yap.openai")

@@ -105,7 +105,7 @@ def test_the_store_is_bounded_in_number_and_tokens() -> None:
     found = store.find("k", record("b", "x", "y").exchanges)
     assert found is not None
     assert found.exchanges == record("b").exchanges
-    store = RecordStore(100, max_tokens=25)
+    store = RecordStore(100, max_bytes=2 * (10 * 32 + 2))
     for name in "abc":
         store.put("k", name, record(name))
     assert (len(store), store.get("k", "a"), store.get("k", "c") is not None) == (2, None, True)
