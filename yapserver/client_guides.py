@@ -29,6 +29,11 @@ class ClientGuide:
     name: str
     parts: tuple[Part, ...]
 
+    @property
+    def needs_openai_api(self) -> bool:
+        """Whether the client speaks OpenAI's protocol, which ``OPENAI_API=0`` switches off."""
+        return any(part.is_code and "/v1" in part.text for part in self.parts)
+
 
 @cache
 def client_guides(readme: Path) -> tuple[ClientGuide, ...]:

@@ -24,5 +24,7 @@ def talk_page(request: HttpRequest) -> HttpResponse:
     if not settings.ENV.TALK_PAGE:
         raise Http404
     headers = {"Content-Security-Policy": _POLICY.format(host=request.get_host()), "Cache-Control": "no-cache"}
-    page = render_to_string("talk/page.html", {"clients": client_guides(BASE_DIR / "README.md")})
+    guides = client_guides(BASE_DIR / "README.md")
+    clients = [guide for guide in guides if settings.ENV.OPENAI_API or not guide.needs_openai_api]
+    page = render_to_string("talk/page.html", {"clients": clients})
     return HttpResponse(page, headers=headers)

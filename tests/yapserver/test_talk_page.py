@@ -69,6 +69,12 @@ def test_the_guides_are_those_of_the_readme(client: Client) -> None:
     assert len(code) >= len(guides)
 
 
+def test_without_the_openai_api_its_clients_are_left_out(client: Client, settings: Settings) -> None:
+    settings.ENV = settings.ENV.model_copy(update={"OPENAI_API": False})
+    html = client.get("/").content.decode()
+    assert re.findall(r'role="tabpanel" id="connect-([\w-]+)"', html) == ["a-web-page"]
+
+
 @pytest.mark.parametrize("text", [None, "# Yap\n\nNothing here.\n"])
 def test_without_the_section_there_is_no_guide(tmp_path: Path, text: str | None) -> None:
     if text is not None:
