@@ -229,11 +229,25 @@ async def killed(fleet: Fleet, talkers: int, idle: int) -> Killed:
             assert await _first_answer(line) == "pong"
         await until(lambda: all(each.turns for each in clients), 30)
         assert await asyncio.to_thread(fleet.slots) == talkers + idle
-        assert pid in await asyncio.to_thread(fleet.pids)
+        theirs = 0
+
+        def reported() -> bool:  # once a second, so the sum is right a second after the last connection
+            nonlocal theirs
+            counts: dict[int, int] = {each["pid"]: each["connections"] for each in fleet.status()["processes"]}
+            theirs = counts.get(pid, 0)
+            return sum(counts.values()) == talkers + idle and theirs > 0
+
+        await until(reported, 10)
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         unlisted = asyncio.create_task(until(lambda: pid not in fleet.pids(), 30))
-        await asyncio.sleep(0.5)
+        await until(
+            lambda: (
+                sum(line.line.close_code is not None for line in lines) + sum(bool(c.failures) for c in clients)
+                >= theirs
+            ),
+            15,
+        )
         broken = [line for line in lines if line.line.close_code is not None]
         expected = [each for each in clients if each.failures]
         slots_back_s = await _slots_back(fleet, began, talkers + idle - len(broken))
