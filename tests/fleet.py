@@ -22,7 +22,7 @@ SLOTS = 40
 OWN_SLOTS = 5
 """Connection limit of the key `own`."""
 _ENVIRONMENT = {
-    **TINY_ENV, "DEPLOY_MODELS": "chat", "CHAT_MAX_OUT": "60", "MAX_CONCURRENT_CONNECTIONS": str(SLOTS),
+    **TINY_ENV, "DEPLOY_MODELS": "chat", "CHAT_MAX_OUT": "40", "MAX_CONCURRENT_CONNECTIONS": str(SLOTS),
     "WS_MAX_MESSAGES_PER_WINDOW": "0", "DRAIN_TIMEOUT_S": "30", "TRUST_PROXY": "1", "SECRET_KEY": "of-both-" + 50 * "x",
 }  # fmt: skip
 
