@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -161,6 +163,35 @@ async def test_a_connection_that_took_the_record_is_the_only_one(serving: Servin
     assert state is not None
     assert serving.kept.take(UNLIMITED, state)
     assert not serving.kept.take(UNLIMITED, state)
+
+
+async def test_a_hundred_random_drops_lose_no_text() -> None:
+    chat, dice = FakeEngine(reply=SAID), random.Random(19)
+    serving = await make_serving(chat, None)
+    serving.kept = KeptSessions(300.0)
+    cut = set()
+    for number in range(100):
+        own = {"session_id": f"s{number}"}
+        async with connection(serving) as line:
+            await line.turn(**own)
+            frames = len(line.frames)
+            steps = dice.randrange(1, 5)
+            chat.step = asyncio.Semaphore(steps)
+            await line.say({**AGAIN, **own})
+            await line.until(lambda frames, least=frames + 1 + steps: len(frames) >= least)
+            got = "".join(frame["text"] for frame in line.frames[frames:] if frame["type"] == "token")
+            cut.add(len(got))
+        chat.step = None
+        async with connection(serving) as line:
+            await line.say({**AGAIN, **own})
+            await line.until_done()
+            assert (ack(line)["resumed"], ack(line)["turns"]) == (True, 2)
+            conversation = line.session._state.conversation
+            assert conversation is not None
+            assert conversation.recent_lines(6) == ["hi", SAID, "and now?", got, "and now?", SAID]
+    assert len(cut) > 2
+    assert max(cut) < len(SAID)
+    await serving.engines.aclose()
 
 
 # -- the store -------------------------------------------------------------------------------------
