@@ -167,10 +167,6 @@ class Turn:
 
     async def _generate(self) -> None:
         tool, chat = self.plan.tool, self.plan.chat
-        if tool is not None and tool.classifier is not None and chat is not None:
-            async with asyncio.timeout(self._policy.reply_timeout_s):
-                await self._classify_then_reply()
-            return
         asks = tool is not None and (tool.classifier or (tool.engine and tool.request)) is not None
         if asks and chat is not None and self._policy.concurrent:
             async with asyncio.timeout(self._policy.reply_timeout_s):
@@ -201,19 +197,6 @@ class Turn:
         assert tool.engine is not None and tool.request is not None  # noqa: PT018 - one line for the type checker
         return await decide(tool.engine, tool.request, self._policy.tool, self._tool)
 
-    async def _classify_then_reply(self) -> None:
-        """Let the classifier decide, then reply. The reply begins beside a model that writes arguments."""
-        deciding = asyncio.create_task(self._decide())
-        said_yes = asyncio.create_task(self._tool.said_yes.wait())
-        try:
-            await asyncio.wait({deciding, said_yes}, return_when=asyncio.FIRST_COMPLETED)
-            if not deciding.done() and self._policy.concurrent and self._replies_after_yes:
-                return await self._reply_after_yes(deciding)
-            await self._reply_unless_called(deciding)
-        finally:
-            await cancel_and_wait(said_yes)
-            await cancel_and_wait(deciding)
-
     async def _reply_unless_called(self, deciding: asyncio.Task[Decision]) -> None:
         await self._announce(await deciding)
         if not self._answered_by_calls:
@@ -222,10 +205,16 @@ class Turn:
     # -- decision and reply side by side -----------------------------------------------------------
 
     async def _decide_beside_reply(self) -> None:
-        """Ask both engines at once. The reply is held until the decision is no; after a yes another reply begins."""
-        deciding = asyncio.create_task(self._decide())
+        """Decide and reply at once. The reply is held until the decision is no; after a yes another reply begins."""
+        pieces, tool = self._begin_reply(), self.plan.tool
+        if tool is not None and tool.classifier is not None:  # computes on this loop: first the request leaves
+            first = asyncio.create_task(_next(pieces))
+            deciding = asyncio.create_task(self._decide())
+        else:
+            deciding = asyncio.create_task(self._decide())
+            first = asyncio.create_task(_next(pieces))
         try:
-            if not await self._hold_reply(deciding):
+            if not await self._hold_reply(deciding, pieces, first):
                 return
             self._discard_reply()
             if self._replies_after_yes:
@@ -235,13 +224,20 @@ class Turn:
         finally:
             await cancel_and_wait(deciding)
 
-    async def _hold_reply(self, deciding: asyncio.Task[Decision]) -> bool:
-        """Hold the reply until the decision is known. Returns True after a yes; after a no the reply was sent."""
+    async def _hold_reply(
+        self, deciding: asyncio.Task[Decision], pieces: AsyncGenerator[str, None], first: asyncio.Task[str | None]
+    ) -> bool:
+        """Hold the reply until the decision is known. Returns True after a yes; after a no the reply was sent.
+
+        Args:
+            deciding: the running decision.
+            pieces: the reply.
+            first: waits for its first piece.
+        """
         held: list[str] = []
         held_chars = 0
-        pieces = self._begin_reply()
         said_yes = asyncio.create_task(self._tool.said_yes.wait())
-        waiting: asyncio.Task[str | None] | None = None
+        waiting: asyncio.Task[str | None] | None = first
         reply_ended = False
         try:
             while not (deciding.done() or said_yes.done()) and held_chars <= self._policy.prebuffer_max_chars:
@@ -255,7 +251,7 @@ class Turn:
                     reply_ended = piece is None
                     held.append(piece or "")
                     held_chars += len(piece or "")
-            if self._tool.said_yes.is_set():
+            if self._tool.said_yes.is_set() or (deciding.done() and deciding.result().calls):
                 return True
             await cancel_and_wait(deciding)  # a full buffer decides; a decision that was made is not affected
             await self._announce(Decision() if deciding.cancelled() else deciding.result())

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.server import TINY_ENV, YapServer
 
+# The same examples in every run, so that a change is to blame for a failure. `--hypothesis-profile=random` searches on.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.register_profile("random", derandomize=False)
+hypothesis.settings.load_profile("steady")
+
 pytest_plugins = ("tests.servers",)
 
 # Tests run in this order: a small machine holds two servers with their engines.
-_SERVERS = ("start_server", "tiny_server", "demo_server", "demo_server_sequential")
+_SERVERS = ("start_server", "tiny_server", "demo_server", "demo_server_sequential", "demo_chat_server")
 _last_user = pytest.StashKey[dict[str, pytest.Item]]()
 _running = pytest.StashKey[dict[str, YapServer]]()
 
@@ -72,6 +78,12 @@ def _serve(request: pytest.FixtureRequest, folder: Path, **variables: str) -> It
 def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
     """A server with the demo model in both engines."""
     yield from _serve(request, server_folder())
+
+
+@pytest.fixture(scope="session")
+def demo_chat_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
+    """A server with the demo model as chat engine alone: no tool model holds its text back, so text always streams."""
+    yield from _serve(request, server_folder(), DEPLOY_MODELS="chat", TOOL_DECISION="auto")
 
 
 @pytest.fixture(scope="session")

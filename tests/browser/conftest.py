@@ -33,10 +33,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def context(chromium: Browser, demo_server: YapServer) -> Iterator[BrowserContext]:
+def context(chromium: Browser, demo_chat_server: YapServer) -> Iterator[BrowserContext]:
     """A fresh browser context; a script error on any page fails the test."""
-    make_operator(demo_server)
-    made = chromium.new_context(base_url=demo_server.origin, viewport={"width": 1280, "height": 900})
+    make_operator(demo_chat_server)
+    made = chromium.new_context(base_url=demo_chat_server.origin, viewport={"width": 1280, "height": 900})
     made.set_default_timeout(60_000)
     expect.set_options(timeout=20_000)
     wrong: list[str] = []

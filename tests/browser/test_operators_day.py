@@ -127,7 +127,7 @@ def whole_reply(page: Page, number: int) -> str:
     return reply.locator("div").inner_text()
 
 
-def test_the_operators_day(page: Page, context: BrowserContext, demo_server: YapServer) -> None:
+def test_the_operators_day(page: Page, context: BrowserContext, demo_chat_server: YapServer) -> None:
     look(page, "1-dashboard-at-first")
     key = make_key(page, "A customer")
     page.goto("/admin/accounts/apikey/")
@@ -231,9 +231,9 @@ def test_the_operators_day(page: Page, context: BrowserContext, demo_server: Yap
     look(desk, "5-dashboard")
 
 
-def test_staff_for_personas_only(context: BrowserContext, demo_server: YapServer) -> None:
-    make_operator(demo_server)
-    demo_server.manage(
+def test_staff_for_personas_only(context: BrowserContext, demo_chat_server: YapServer) -> None:
+    make_operator(demo_chat_server)
+    demo_chat_server.manage(
         "shell", "-v", "0", "-c",
         "from django.contrib.auth.models import *\n"
         "user, _ = User.objects.get_or_create(username='writer', is_staff=True)\n"

@@ -14,6 +14,7 @@ from inference.engines.base import EngineRole
 from inference.serving_context import SessionPolicy
 from inference.tool_classifier.examples import Example
 from inference.tool_classifier.head import Head
+from inference.tool_classifier.service import ToolClassifier
 from inference.tool_classifier.training import train
 from inference.tool_decision import ToolPolicy
 from inference.turn_plan import TurnPolicy
@@ -81,8 +82,26 @@ async def test_a_yes_without_arguments_is_complete_at_once(with_tool_engine: boo
         assert told(line)["raw"] == [{"name": "take_screenshot", "arguments": {}}]
         assert told(line)["score"] >= 0.5
         assert tool is None or tool.requests == []
-        assert len(chat.requests) == 1, "the reply to the plain text is never begun"
-        assert "CHECK SCREEN: look" in chat.tokenizer.decode(list(chat.requests[0].prompt_ids))
+        plain, prefixed = chat.requests
+        assert plain.request_id in chat.aborted
+        assert "CHECK SCREEN: look" in chat.tokenizer.decode(list(prefixed.prompt_ids))
+        assert "CHECK SCREEN" not in chat.tokenizer.decode(list(plain.prompt_ids))
+
+
+async def test_the_reply_is_with_its_engine_before_the_classifier_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = FakeEngine()
+    async with classified(chat, None, head=small_head()) as line:
+        submitted: list[int] = []
+        choose = ToolClassifier.choose
+
+        async def watched(self: ToolClassifier, *asked: Any) -> Any:
+            submitted.append(len(chat.requests))
+            return await choose(self, *asked)
+
+        monkeypatch.setattr(ToolClassifier, "choose", watched)
+        await line.turn(user_utterance="hi")
+        assert submitted == [1]
+        assert line.types()[:3] == ["ack", "toolcall", "token"]
 
 
 @pytest.mark.parametrize("with_tool_engine", [True, False])
