@@ -46,6 +46,10 @@ def ack(line: Line) -> dict[str, Any]:
     return next(frame for frame in reversed(line.frames) if frame["type"] == "ack")
 
 
+async def until_frames(line: Line, count: int) -> None:
+    await line.until(lambda frames: len(frames) >= count)
+
+
 async def test_the_next_connection_goes_on(serving: ServingContext) -> None:
     async with connection(serving) as line:
         await line.turn(user_utterance="hi")
@@ -178,7 +182,7 @@ async def test_a_hundred_random_drops_lose_no_text() -> None:
             steps = dice.randrange(1, 5)
             chat.step = asyncio.Semaphore(steps)
             await line.say({**AGAIN, **own})
-            await line.until(lambda frames, least=frames + 1 + steps: len(frames) >= least)
+            await until_frames(line, frames + 1 + steps)
             got = "".join(frame["text"] for frame in line.frames[frames:] if frame["type"] == "token")
             cut.add(len(got))
         chat.step = None
