@@ -123,9 +123,15 @@ class TurnRunner:
         self._account(run)
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until the running turn has ended, at most ``timeout_s`` seconds; None waits without a limit."""
-        if self._run is not None and not self._run.task.done():
-            await asyncio.wait({self._run.task}, timeout=timeout_s)
+        """Wait until the running turn has ended and its last frame was sent, at most ``timeout_s`` seconds for the
+        turn; None waits without a limit."""
+        run = self._run
+        if run is None:
+            return
+        if not run.task.done():
+            await asyncio.wait({run.task}, timeout=timeout_s)
+        if run.stopping is not None:  # sends the last frame after the task's end
+            await asyncio.wait({run.stopping})
 
     async def _drive(self, turn: Turn) -> None:
         run = self._run

@@ -31,8 +31,11 @@ from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
 from inference.http.views import SCOPE_KEY
+from inference.openai.responses_socket import PATHS as RESPONSES_PATHS
+from inference.openai.responses_socket import ResponsesSocket
 from inference.openai.surface import OpenAISurface, is_openai_path
 from yapserver import daphne_patches
+from yapserver.daphne_handshake import EXTENSION
 from yapserver.daphne_http import bounded_http
 from yapserver.env import BASE_DIR
 from yapserver.http_limits import BodyLimit, SocketCounter
@@ -62,6 +65,7 @@ class Application:
             {"http": BodyLimit(_django), "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
         )
         self._openai = OpenAISurface(runtime.openai) if settings.ENV.OPENAI_API else None
+        self._responses = ResponsesSocket(runtime.openai) if settings.ENV.OPENAI_API else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.runtime.start()
@@ -73,16 +77,23 @@ class Application:
             return
         scope = {**scope, SCOPE_KEY: self.runtime.status}
         if scope["type"] == "websocket":
-            if scope["path"] not in ("/ws", "/ws/"):
-                await send({"type": "websocket.close", "code": 1000})
-                return
-            receive, send, ended = daphne_patches.patched(receive, send)
-            try:
-                await self._route(scope, receive, send)
-            finally:
-                ended()
+            await self._websocket(scope, receive, send)
             return
         await self._route(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._responses if self._responses is not None and scope["path"] in RESPONSES_PATHS else self._route
+        if route is self._route and scope["path"] not in ("/ws", "/ws/"):
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        given = send
+        receive, send, ended = daphne_patches.patched(receive, send)
+        if send is not given:  # Daphne, which can refuse a handshake with any status now
+            scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: {}}
+        try:
+            await route(scope, receive, send)
+        finally:
+            ended()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Complete the startup at once: ``/readyz`` says when the engines answer."""

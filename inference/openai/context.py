@@ -13,10 +13,15 @@ from inference.openai.extra_phrases import ExtraPhrases
 from inference.openai.models import Models
 from inference.openai.prompts import PromptFormats
 from inference.openai.records import RecordStore
+from inference.openai.responses_store import ResponseStore
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.serving_context import ServingContext
 from inference.session_registry import SessionRegistry
 from inference.turn_admission import check_admission, require_chat_engine
+
+MAX_RESPONSES = 4000
+MAX_RESPONSE_CHARS = 32 * 1024 * 1024
+"""Characters of all stored responses; a character takes one to four bytes."""
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class OpenAIContext:
     callers: CallerCache = field(init=False)
     windows: MessageWindows = field(default_factory=MessageWindows)
     models: Models = field(init=False)
+    responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_CHARS))
     phrases: ExtraPhrases = field(default_factory=ExtraPhrases)
     formats: PromptFormats = field(default_factory=PromptFormats)
 

@@ -10,15 +10,16 @@ run(frames) ---------------> budget reserved ---------------> turn (frames)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from accounts.callers import Caller
-from inference.accounting import account
+from inference.accounting import account, account_warm_up
 from inference.openai.context import OpenAIContext
 from inference.openai.models import Model
 from inference.openai.prompts import encode_end, encode_whole, resolve_persona
@@ -27,13 +28,14 @@ from inference.openai.request_tools import without_phrases
 from inference.openai.requests import Ask
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.stops import text_stops
+from inference.prefix_cache import prime
 from inference.prompting.conversation import Conversation
 from inference.prompting.history import ExchangeText
 from inference.prompting.persona import PersonaError
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
 from inference.serving_context import RETRY_IN_S
 from inference.turn import FrameSender
-from inference.turn_admission import DeployedEngines, engines_for_start
+from inference.turn_admission import DeployedEngines, budget_exhausted, engines_for_start
 from inference.turn_budget import TurnBudget
 from inference.turn_frames import FramesOfTurn
 from inference.turn_plan import ChatPlan, ChatRequest, TurnPlan
@@ -140,6 +142,11 @@ class Generation:
         if self._runner is not None:
             await self._runner.stop(reason)
 
+    async def stop(self, reason: StopReason) -> None:
+        """Cancel the running turn; its last frame says so. Does nothing where none runs."""
+        if self._runner is not None:
+            await self._runner.stop(reason)
+
     # -- the response ------------------------------------------------------------------------------
 
     async def prepare(self, model: Model, ask: Ask, record: Record | None = None) -> None:
@@ -227,11 +234,12 @@ class Generation:
             tool = replace(tool, request=replace(tool.request, wanted=True))
         return replace(plan, chat=changed, tool=tool)
 
-    async def run(self, frames: FramesOfTurn) -> TurnResult | None:
+    async def run(self, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> TurnResult | None:
         """Run the turn to its last frame.
 
         Args:
             frames: encodes the frames in the client's protocol.
+            ack: makes the first frame, which is sent while the engines work already; None for none.
 
         Returns:
             The result; None where the response was ended before the turn began.
@@ -248,7 +256,12 @@ class Generation:
             if plan.tool is not None and plan.tool.request is not None and plan.tool.request.wanted:
                 policy = replace(policy, concurrent=False)
             self._runner = TurnRunner(policy, serving.metrics, self._send, self._on_result)
-            self._runner.start(plan, guarded)
+            turn = self._runner.start(plan, guarded, ack)
+            if turn is not None and ack is not None:
+                # The task's first step, or that of the tasks it creates, submits the engine requests.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                await turn.acknowledge()
             await self._runner.wait()
         if self._refusal is not None and (self._result is None or self._result.stop_reason is not None):
             error = self._refusal
@@ -265,6 +278,27 @@ class Generation:
         assert self._plan is not None
         if not self._budget.reserved:
             await self._budget.reserve(self.caller, self._plan)
+
+    async def warm(self) -> int:
+        """Compute the prompt into the prefix cache in place of a turn, and charge it. Returns the prompt's tokens.
+
+        Raises:
+            ProtocolError: ``token_budget_exhausted``.
+            EngineDead: the engine died.
+        """
+        assert self._plan is not None
+        chat, serving = self._plan.chat, self._context.serving
+        assert chat is not None
+        ids = chat.request.prompt_ids
+        reservation = await serving.budget.reserve(self.caller, len(ids))
+        if reservation is None:
+            raise budget_exhausted(serving)
+        try:
+            account_warm_up(serving, self.caller, self._plan.persona_slug, len(ids), reservation)
+            await prime(chat.engine, ids, self.cache_salt, self._affinity)
+        finally:
+            reservation.settle(0)  # does nothing where the request was accounted
+        return len(ids)
 
     async def abort(self) -> None:
         """Abort the turn without another frame: the client is gone, or the response is over."""

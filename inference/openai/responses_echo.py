@@ -44,7 +44,7 @@ def echoed_choice(body: Mapping[str, Any]) -> object:
     if choice in ("none", "auto", "required"):
         return choice
     if isinstance(choice, dict):
-        inner = choice.get("function") if isinstance(choice.get("function"), dict) else choice
+        inner = _inner(choice, "function")
         if choice.get("type") == "function" and isinstance(inner.get("name"), str):
             return {"type": "function", "name": inner["name"]}
     return "auto"
@@ -58,7 +58,7 @@ def echoed_format(body: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "text"}
     if form["type"] == "json_object":
         return {"type": "json_object"}
-    inner = form.get("json_schema") if isinstance(form.get("json_schema"), dict) else form
+    inner = _inner(form, "json_schema")
     name, schema, strict = (inner.get(key) for key in ("name", "schema", "strict"))
     return {
         "type": "json_schema",
@@ -66,3 +66,9 @@ def echoed_format(body: Mapping[str, Any]) -> dict[str, Any]:
         "schema": schema if isinstance(schema, dict) else {},
         "strict": strict if isinstance(strict, bool) else None,
     }
+
+
+def _inner(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the object in a field, as Chat Completions nests it; the fields themselves where there is none."""
+    nested = fields.get(name)
+    return nested if isinstance(nested, dict) else fields

@@ -139,7 +139,8 @@ class _Connection:
 def _model(scope: dict[str, Any]) -> str | None:
     """Return ``?model=`` of the address; None where there is none."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return query.get("model", [None])[-1]
+    names: list[str] = query.get("model", [])
+    return names[-1] if names else None
 
 
 async def _refuse(send: Send, refusal: OpenAIError, *, by_status: bool) -> None:

@@ -23,6 +23,7 @@ from inference.openai.context import OpenAIContext
 from inference.openai.errors import OpenAIError, from_protocol_error
 from inference.openai.listing import list_models, show_model
 from inference.openai.messages import require_object
+from inference.openai.responses_http import create_response
 from inference.openai.sse import ClientGone, Exchange, Receive, Send
 from inference.openai.tabby import encode_tokens, show_default_model
 from inference.protocol.errors import ErrorCode, ProtocolError
@@ -40,6 +41,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/completions"): completions,
     ("POST", "/v1/token/encode"): encode_tokens,
     ("POST", "/v1/chat/completions"): chat_completions,
+    ("POST", "/v1/responses"): create_response,
 }
 _ONE_MODEL = "/v1/models/"
 

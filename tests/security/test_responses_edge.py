@@ -68,6 +68,7 @@ async def test_openais_own_client(edge_server: YapServer) -> None:
         async for event in line:
             if event.type == "response.completed":
                 assert event.response.previous_response_id == first.id
+                assert event.response.usage is not None
                 assert event.response.usage.input_tokens_details.cached_tokens > 0
                 break
 

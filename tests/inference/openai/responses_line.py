@@ -34,6 +34,11 @@ class ResponsesLine:
         self.session = ResponsesSession(parts.context, caller, self._receive, self._close, model)
         self.session.open()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self.closed is not None
+
     async def _receive(self, text: str) -> None:
         event = json.loads(text)
         EVENT.validate_python(event, strict=True)
@@ -52,9 +57,9 @@ class ResponsesLine:
         """One frame from the client."""
         await self.session.receive(json.dumps(event) if isinstance(event, dict) else event)
 
-    async def create(self, said: Any = "hi", /, **fields: Any) -> None:
+    async def create(self, value: Any = "hi", /, **fields: Any) -> None:
         """Send a ``response.create``."""
-        await self.say({"type": "response.create", "input": said, **fields})
+        await self.say({"type": "response.create", "input": value, **fields})
 
     async def cancel(self, response_id: str | None = None) -> None:
         """Send a ``response.cancel``."""
@@ -76,10 +81,10 @@ class ResponsesLine:
         await self.until(lambda events: len(endings(events)) >= count)
         return endings(self.events)
 
-    async def turn(self, said: Any = "hi", /, **fields: Any) -> Event:
+    async def turn(self, value: Any = "hi", /, **fields: Any) -> Event:
         """Send a request and return the last event of its answer."""
         before = len(endings(self.events))
-        await self.create(said, **fields)
+        await self.create(value, **fields)
         return (await self.until_ended(before + 1))[-1]
 
     def text_of(self, response_id: str) -> str:
@@ -91,6 +96,11 @@ class ResponsesLine:
             if inside and event["type"] == "response.output_text.delta":
                 found += event["delta"]
         return found
+
+
+def said(ended: Event) -> str:
+    """The text of a response's output."""
+    return "".join(part["text"] for item in ended["response"]["output"] for part in item.get("content", ()))
 
 
 def endings(events: list[Event]) -> list[Event]:
