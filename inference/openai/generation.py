@@ -183,8 +183,8 @@ class Generation:
             self._whole_prompt = await encode_whole(encoder, text)
             utterance, self._prefill = EncodedUtterance(text, ()), (text, [])
         else:
-            utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
             await conversation.replace(self._exchanges)
+            utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
             self._prefill = ask.prompt.prefill or "", prefill_ids
         phrases = await context.phrases.added(
             persona.phrases, serving.resolver.phrases, ask.sampling.banned, ask.sampling.logit_bias
