@@ -196,6 +196,7 @@ async def test_a_process_that_drains_and_starts_again_refuses_no_connection(pair
     print(f"{admitted} connections admitted while it started")
 
 
+@pytest.mark.faults
 async def test_what_a_killed_process_held_is_back_in_time(pair: Fleet) -> None:
     await asyncio.to_thread(pair.both_ready)
     found = await killed(pair, 10, SLOTS - 10)
