@@ -141,7 +141,7 @@ def test_one_address_holds_a_bounded_number_of_sockets(start_fake: StartServer, 
     running = start_fake(SERVER=server, MAX_SOCKETS_PER_ADDRESS="10")
     with ExitStack() as stack:
         lines = [stack.enter_context(_admitted(running)) for _ in range(10)]
-        with connect(running) as one_more:
+        with suppress(ConnectionResetError), connect(running) as one_more:  # a reset may come before connect returns
             assert open_until(one_more, 3) is not None
         assert open_until(lines[0], 0.3) is None
     time.sleep(0.3)

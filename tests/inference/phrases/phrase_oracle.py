@@ -93,14 +93,14 @@ class Listed:
             later = not at_beginning(text, start)
             return {"line": on_new_line(text, start), "later": later and on_new_line(text, start),
                     "beginning": not later}[self.where]  # fmt: skip
-        if self.kind == WORD:
-            return not in_word(text, start - 1)
         if self.kind == STOP:
             return True
-        if self.units[0] in FLAGS:
-            return (len(text[:start]) - len(text[:start].rstrip(FLAGS))) % 2 == 0
-        before = text[:start].rstrip(HIDDEN)
-        return not continues(self.units[0]) or (continues(text[start]) and (not before or before[-1] in NEWLINES))
+        if continues(self.units[0]):
+            before = text[:start].rstrip(HIDDEN)
+            return continues(text[start]) and (not before or before[-1] in NEWLINES)
+        if self.kind == WORD:
+            return not in_word(text, start - 1)
+        return self.units[0] not in FLAGS or (len(text[:start]) - len(text[:start].rstrip(FLAGS))) % 2 == 0
 
     def taken_along(self, text: str, start: int, end: int) -> int:
         """The end of a match with the rest of the emoji that it ends with."""
