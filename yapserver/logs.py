@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
 import os
@@ -129,14 +130,24 @@ class CopyTruncateHandler(RotatingFileHandler):
 
 
 class FileHandler(QueueHandler):
-    """Writes the log file in a thread: a disk that is slow, or a rotation, does not hold up the serving loop."""
+    """Writes the log file in a thread: a disk that is slow, or a rotation, does not hold up the serving loop.
+
+    A closed handler opens again with the next record. ``logging.config.dictConfig`` closes every handler of the process
+    and drops them from those that ``logging.shutdown`` closes; vLLM calls the function when it is imported.
+    """
 
     def __init__(self, filename: str) -> None:
         super().__init__(SimpleQueue())
-        target = CopyTruncateHandler(filename)
-        self._listener = QueueListener(self.queue, target)
-        self._target = target
+        self._target = CopyTruncateHandler(filename)
+        self._listener = QueueListener(self.queue, self._target)
         self._listener.start()
+        atexit.register(self.close)
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Queue a record; start the thread where a library has closed the handler."""
+        if self._listener._thread is None:
+            self._listener.start()
+        super().enqueue(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """The record with its final text; formatting happens on the caller's thread, writing on the other."""
@@ -146,7 +157,7 @@ class FileHandler(QueueHandler):
         return record
 
     def close(self) -> None:
-        """Write what is queued, then close the file. ``logging.shutdown`` calls this at exit."""
+        """Write what is queued, then close the file. Called at exit, and by libraries that configure logging."""
         if self._listener._thread is not None:
             self._listener.stop()
         self._target.close()

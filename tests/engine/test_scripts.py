@@ -32,6 +32,9 @@ async def test_a_server_from_its_start_to_the_deep_clean(clone: Clone) -> None:
     # -- warmup.sh: the warm-up client twice, the bench twice with as many sessions as there are places
     done = clone.run("warmup.sh", environ={"WARMUP_TIMEOUT_S": "30"})
     assert done.returncode == 0, done.stdout + done.stderr
+    server_log = (clone.root / ".run/server.log").read_text()
+    assert " yap.runtime ready" in server_log, "the import of vLLM silences the log"
+    assert " yap.turn turn " in server_log
     log = (clone.root / ".run/warmup.log").read_text()
     assert log.count("ACK ok") == 2
     assert done.stdout.count("yap: bench -n 2 -c 2") == 2

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from django.conf import settings
 from pydantic import SecretStr
 
+from tests.server import CHECKOUT
 from yapserver.logs import CopyTruncateHandler, FileHandler, OneLineAMinute, RedactSecrets, logging_config
 from yapserver.redaction import Redactor
 
@@ -227,3 +230,18 @@ def test_bad_host_headers_do_not_flush_the_log(monkeypatch: pytest.MonkeyPatch) 
     now = time.monotonic()
     monkeypatch.setattr("yapserver.logs.time.monotonic", lambda: now + 61)
     assert rare.filter(records[1])
+
+
+def test_a_library_that_configures_logging_silences_no_log_file(tmp_path: Path) -> None:
+    """vLLM's import calls ``dictConfig``, which closes all handlers of the process."""
+    code = (
+        "import logging, logging.config, sys\n"
+        "from yapserver.logs import FileHandler\n"
+        "logging.root.addHandler(FileHandler(sys.argv[1]))\n"
+        "logging.warning('before')\n"
+        "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False})\n"
+        "logging.warning('behind')\n"
+    )
+    file = tmp_path / "server.log"
+    subprocess.run([sys.executable, "-c", code, str(file)], cwd=CHECKOUT, timeout=60, check=True)
+    assert file.read_text().splitlines() == ["before", "behind"]
