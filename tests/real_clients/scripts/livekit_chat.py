@@ -1,4 +1,7 @@
-"""LiveKit's openai.LLM: a turn, an interruption by closing the stream, the turn after it, and a tool call."""
+"""LiveKit's LLMs: a turn, an interruption by closing the stream, the turn after it, and a tool call.
+
+With the option `responses`: `openai.responses.LLM` over its WebSocket, else `openai.LLM`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from typing import Any
 
 from livekit.agents import llm
+from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
 asked = json.load(sys.stdin)
@@ -20,7 +24,8 @@ async def take_screenshot() -> str:
 
 
 async def main() -> None:
-    model = openai.LLM(model=asked["model"], base_url=asked["base_url"], api_key=asked["key"])
+    where = {"model": asked["model"], "base_url": asked["base_url"], "api_key": asked["key"]}
+    model = openai.responses.LLM(**where, use_websocket=True) if asked.get("responses") else openai.LLM(**where)
     model.prewarm()
     context = llm.ChatContext.empty()
     context.add_message(role="system", content="You speak with a caller. Be brief.")
@@ -53,4 +58,9 @@ async def main() -> None:
     print(json.dumps(result))
 
 
-asyncio.run(main())
+async def with_http_session() -> None:
+    async with http_context.open():
+        await main()
+
+
+asyncio.run(with_http_session())

@@ -1,10 +1,14 @@
-"""Pipecat's OpenAILLMService in a pipeline: a turn, an interruption, and the turn after it."""
+"""Pipecat's services in a pipeline: a turn, an interruption, and the turn after it.
+
+With the option `responses`: the service of the Responses WebSocket, else of chat completions.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
 from loguru import logger
@@ -25,6 +29,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.llm import OpenAILLMService
+from pipecat.services.openai.responses.llm import OpenAIResponsesLLMService
 from pipecat.workers.runner import WorkerRunner
 
 asked = json.load(sys.stdin)
@@ -63,10 +68,18 @@ class Voice(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-async def main() -> None:
-    llm = OpenAILLMService(
+def service() -> Any:
+    if asked.get("responses"):
+        url = asked["base_url"].replace("http", "ws", 1) + "/responses"
+        settings = OpenAIResponsesLLMService.Settings(model=asked["model"])
+        return OpenAIResponsesLLMService(api_key=asked["key"], ws_url=url, settings=settings)
+    return OpenAILLMService(
         api_key=asked["key"], base_url=asked["base_url"], settings=OpenAILLMService.Settings(model=asked["model"])
     )
+
+
+async def main() -> None:
+    llm = service()
     context = LLMContext([{"role": "system", "content": "You speak with a caller. Be brief."}])
     users, assistant = LLMContextAggregatorPair(context)
     voice = Voice()
@@ -94,9 +107,10 @@ async def main() -> None:
         await worker.queue_frame(InterruptionFrame())
         await asyncio.sleep(0.3)
         result["interrupted"] = voice.text
+        began = time.monotonic()
         await say("Wait! Who is it about?")
         await asyncio.wait_for(voice.ended.wait(), 60)
-        result["after"] = voice.text
+        result["after"], result["after_s"] = voice.text, time.monotonic() - began
         await worker.queue_frame(EndFrame())
         return result
 
