@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from accounts.callers import Caller
-from inference.openai.chat_frames import ChatStream, GatheredReply, chat_completion
+from inference.openai.chat_frames import ChatStream, chat_completion
 from inference.openai.context import OpenAIContext
-from inference.openai.generation import opened_generation
 from inference.openai.requests import decode_chat
 from inference.openai.sse import Exchange
+from inference.openai.text_answer import answer_text
 
 
 async def chat_completions(
@@ -32,18 +32,5 @@ async def chat_completions(
     await context.admit(caller)
     model = context.models.choose(fields.get("model"), caller)
     request = decode_chat(fields, context.serving.sampling)
-    async with opened_generation(context, caller, exchange.send_event) as generation:
-        await generation.prepare(model, request.ask)
-        await generation.reserve()
-        if not request.stream:
-            reply = GatheredReply()
-            await generation.run(reply)
-            body = chat_completion(reply, model.id)
-        else:
-            await exchange.open_stream()
-            await generation.run(ChatStream(model.id, include_usage=request.include_usage))
-    # The slot is free before the body ends: the next request of the client may come at once.
-    if request.stream:
-        await exchange.close_stream()
-    else:
-        await exchange.answer(200, body)
+    stream = ChatStream(model.id, include_usage=request.include_usage) if request.stream else None
+    await answer_text(context, exchange, caller, model, request.ask, stream, chat_completion)

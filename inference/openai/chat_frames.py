@@ -56,43 +56,31 @@ def error_of(code: str, message: str, details: Mapping[str, Any]) -> OpenAIError
     return from_protocol_error(ProtocolError(code, message, **details))
 
 
-class ChatStream:
-    """The events of one streamed chat completion (``inference.turn_frames.FramesOfTurn``).
-
-    The role comes with the first text: clients take the first chunk with a choice for the first token.
+class EventStream:
+    """The events of one streamed reply (``inference.turn_frames.FramesOfTurn``); a subclass encodes the text.
 
     Args:
+        identity: the beginning of the response's id.
+        kind: the ``object`` of every chunk.
         model: echoed in each chunk.
         include_usage: send a last chunk with the usage.
     """
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
+    def __init__(self, identity: str, kind: str, model: str, *, include_usage: bool) -> None:
+        constant = {"id": f"{identity}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+        self._head = f"data: {orjson.dumps(constant).decode()[:-1]},"  # the constant beginning of every chunk
         self._include_usage = include_usage
-        self._head = event_head(f"chatcmpl-{uuid.uuid4().hex}", "chat.completion.chunk", model)
-        self._text_head = self._head + '"choices":[{"index":0,"delta":{"content":'
-        self._first_head = self._head + '"choices":[{"index":0,"delta":{"role":"assistant","content":'
         self._began = False
         self._called = False
         self._failed = False
 
     def token(self, text: str) -> str:
         """Return a chunk with text."""
-        head, self._began = (self._text_head if self._began else self._first_head), True
-        return f'{head}{orjson.dumps(text).decode()}}},"finish_reason":null}}]}}\n\n'
+        raise NotImplementedError
 
     def toolcall(self, calls: list[dict[str, Any]], score: float | None = None) -> str:
-        """Return the chunks of the tool calls; nothing for a no."""
-        self._called = bool(calls)
-        chunks = []
-        for index, call in enumerate(map(tool_call, calls)):
-            function = call["function"]
-            begun = {"index": index, **call, "function": {**function, "arguments": ""}}
-            role = {} if self._began else {"role": "assistant", "content": None}
-            chunks.append(self._chunk({**role, "tool_calls": [begun]}))
-            arguments = {"index": index, "function": {"arguments": function["arguments"]}}
-            chunks.append(self._chunk({"tool_calls": [arguments]}))
-            self._began = True
-        return "".join(chunks)
+        """Return nothing: without tools there is no call."""
+        return ""
 
     def final(self, text: str) -> str:
         """Return nothing: the end comes with the usage."""
@@ -109,22 +97,58 @@ class ChatStream:
         """Return the last chunks; nothing after an error or a cancellation."""
         if self._failed or usage is None:
             return ""
-        delta = {} if self._began else {"role": "assistant", "content": ""}
-        frame = self._chunk(delta, finish_reason(usage, called=self._called))
+        frame = self._last_chunk(finish_reason(usage, called=self._called))
         if self._include_usage:
             numbers = orjson.dumps(usage_of(usage, called=self._called)).decode()
             frame += f'{self._head}"choices":[],"usage":{numbers}}}\n\n'
         return frame + DONE
 
-    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> str:
-        choice = orjson.dumps([{"index": 0, "delta": delta, "finish_reason": finish}]).decode()
-        return f'{self._head}"choices":{choice}}}\n\n'
+    def _last_chunk(self, finish: str) -> str:
+        raise NotImplementedError
+
+    def _chunk(self, choice: Mapping[str, Any]) -> str:
+        return f'{self._head}"choices":{orjson.dumps([choice]).decode()}}}\n\n'
 
 
-def event_head(identity: str, kind: str, model: str) -> str:
-    """Return the constant beginning of every chunk of one response."""
-    constant = {"id": identity, "object": kind, "created": int(time.time()), "model": model}
-    return f"data: {orjson.dumps(constant).decode()[:-1]},"
+class ChatStream(EventStream):
+    """The events of one streamed chat completion.
+
+    The role comes with the first text: clients take the first chunk with a choice for the first token.
+
+    Args:
+        model: echoed in each chunk.
+        include_usage: send a last chunk with the usage.
+    """
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        super().__init__("chatcmpl", "chat.completion.chunk", model, include_usage=include_usage)
+        self._text_head = self._head + '"choices":[{"index":0,"delta":{"content":'
+        self._first_head = self._head + '"choices":[{"index":0,"delta":{"role":"assistant","content":'
+
+    def token(self, text: str) -> str:
+        """Return a chunk with text."""
+        head, self._began = (self._text_head if self._began else self._first_head), True
+        return f'{head}{orjson.dumps(text).decode()}}},"finish_reason":null}}]}}\n\n'
+
+    def toolcall(self, calls: list[dict[str, Any]], score: float | None = None) -> str:
+        """Return the chunks of the tool calls; nothing for a no."""
+        self._called = bool(calls)
+        chunks = []
+        for index, call in enumerate(map(tool_call, calls)):
+            function = call["function"]
+            begun = {"index": index, **call, "function": {**function, "arguments": ""}}
+            role = {} if self._began else {"role": "assistant", "content": None}
+            chunks.append(self._delta({**role, "tool_calls": [begun]}))
+            arguments = {"index": index, "function": {"arguments": function["arguments"]}}
+            chunks.append(self._delta({"tool_calls": [arguments]}))
+            self._began = True
+        return "".join(chunks)
+
+    def _last_chunk(self, finish: str) -> str:
+        return self._delta({} if self._began else {"role": "assistant", "content": ""}, finish)
+
+    def _delta(self, delta: Mapping[str, Any], finish: str | None = None) -> str:
+        return self._chunk({"index": 0, "delta": delta, "finish_reason": finish})
 
 
 class GatheredReply:

@@ -16,19 +16,18 @@ import orjson
 
 from accounts.callers import Caller
 from inference.engines.sampling import SamplingRules
-from inference.openai.chat_frames import DONE, GatheredReply, error_of, event_head, finish_reason, usage_of
+from inference.openai.chat_frames import EventStream, GatheredReply, finish_reason, usage_of
 from inference.openai.context import OpenAIContext
 from inference.openai.errors import invalid
-from inference.openai.generation import opened_generation
 from inference.openai.messages import Prompt
 from inference.openai.requests import Ask
 from inference.openai.sampling import read_sampling
 from inference.openai.sse import Exchange
-from inference.protocol.errors import ErrorCode
+from inference.openai.text_answer import answer_text
 
 
-class CompletionStream:
-    """The events of one streamed completion (``inference.turn_frames.FramesOfTurn``).
+class CompletionStream(EventStream):
+    """The events of one streamed completion.
 
     Args:
         model: echoed in each chunk.
@@ -36,41 +35,16 @@ class CompletionStream:
     """
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
-        self._include_usage = include_usage
-        self._head = event_head(f"cmpl-{uuid.uuid4().hex}", "text_completion", model)
+        super().__init__("cmpl", "text_completion", model, include_usage=include_usage)
         self._text_head = self._head + '"choices":[{"index":0,"logprobs":null,"finish_reason":null,"text":'
-        self._began = False
-        self._failed = False
 
     def token(self, text: str) -> str:
         """Return a chunk with text."""
         self._began = True
         return f"{self._text_head}{orjson.dumps(text).decode()}}}]}}\n\n"
 
-    def toolcall(self, calls: list[dict[str, Any]], score: float | None = None) -> str:
-        """Return nothing: a completion has no tools."""
-        return ""
-
-    def final(self, text: str) -> str:
-        """Return nothing: the end comes with the usage."""
-        return ""
-
-    def error(self, code: str, message: str, **details: Any) -> str:
-        """Return the error; nothing for a reply that was cut by the time limit, which ends with ``length``."""
-        if code == ErrorCode.GENERATION_TIMEOUT and self._began:
-            return ""
-        self._failed = True
-        return f"data: {error_of(code, message, details).body().decode()}\n\n"
-
-    def done(self, usage: Mapping[str, Any] | None = None, *, cancelled: bool = False) -> str:
-        """Return the last chunks; nothing after an error or a cancellation."""
-        if self._failed or usage is None:
-            return ""
-        choices = orjson.dumps([_choice("", finish_reason(usage))]).decode()
-        frame = f'{self._head}"choices":{choices}}}\n\n'
-        if self._include_usage:
-            frame += f'{self._head}"choices":[],"usage":{orjson.dumps(usage_of(usage)).decode()}}}\n\n'
-        return frame + DONE
+    def _last_chunk(self, finish: str) -> str:
+        return self._chunk(_choice("", finish))
 
 
 def completion(reply: GatheredReply, model: str) -> bytes:
@@ -137,18 +111,6 @@ async def completions(context: OpenAIContext, exchange: Exchange, caller: Caller
     model = context.models.choose(fields.get("model"), caller)
     ask = decode_completion(fields, context.serving.sampling, raw=model.persona is None)
     options = fields.get("stream_options")
-    async with opened_generation(context, caller, exchange.send_event) as generation:
-        await generation.prepare(model, ask)
-        await generation.reserve()
-        if fields.get("stream") is not True:
-            reply = GatheredReply()
-            await generation.run(reply)
-            body = completion(reply, model.id)
-        else:
-            await exchange.open_stream()
-            usage = isinstance(options, dict) and options.get("include_usage") is True
-            await generation.run(CompletionStream(model.id, include_usage=usage))
-    if exchange.started:
-        await exchange.close_stream()
-    else:
-        await exchange.answer(200, body)
+    usage = isinstance(options, dict) and options.get("include_usage") is True
+    stream = CompletionStream(model.id, include_usage=usage) if fields.get("stream") is True else None
+    await answer_text(context, exchange, caller, model, ask, stream, completion)

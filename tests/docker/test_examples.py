@@ -57,7 +57,7 @@ def test_docker_itself_reads_the_compose_files(tmp_path: Path) -> None:
     docker = shutil.which("docker")
     known = docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
     if not known:
-        return  # the specification's own parser has read them above
+        pytest.skip("docker compose is not installed; the specification's own parser has read the files")
     for file in (COMPOSE, GPU):
         shutil.copy(file, tmp_path)
     names = re.findall(r"\$\{(\w+):\?", COMPOSE.read_text())
