@@ -65,9 +65,9 @@ window.WebSocket = class extends Plain {
 
 
 @pytest.fixture
-def visitor(chromium: Browser, demo_server: YapServer) -> Iterator[BrowserContext]:
+def visitor(chromium: Browser, demo_chat_server: YapServer) -> Iterator[BrowserContext]:
     """A browser that has never been here. A script error or a violation of the page's policy fails the test."""
-    made = chromium.new_context(base_url=demo_server.origin, viewport={"width": 1280, "height": 900})
+    made = chromium.new_context(base_url=demo_chat_server.origin, viewport={"width": 1280, "height": 900})
     made.set_default_timeout(60_000)
     expect.set_options(timeout=30_000)
     wrong: list[str] = []
@@ -110,7 +110,7 @@ def ended(page: Page, number: int, how: str = "done") -> str:
     return reply.locator(".bubble").inner_text()
 
 
-def test_a_wrong_key_is_refused_and_not_kept(visitor: BrowserContext, demo_server: YapServer) -> None:
+def test_a_wrong_key_is_refused_and_not_kept(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
     page = visitor.new_page()
     enter(page, "yap_wrongkey_" + "x" * 43)
     expect(page.locator("[data-show=key-error]")).to_contain_text("does not accept this key")
@@ -121,8 +121,8 @@ def test_a_wrong_key_is_refused_and_not_kept(visitor: BrowserContext, demo_serve
         expect(page.locator("#welcome").get_by_role("link", name=name, exact=True)).to_be_visible()
 
 
-def test_a_conversation(visitor: BrowserContext, demo_server: YapServer) -> None:
-    page = talk(visitor, demo_server)
+def test_a_conversation(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
+    page = talk(visitor, demo_chat_server)
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
     assert [*page.locator("#personas strong").all_inner_texts()] == ["Mia", "Nova", "Theo"]
     look(page, "7-talk-start")
@@ -165,9 +165,9 @@ def test_a_conversation(visitor: BrowserContext, demo_server: YapServer) -> None
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_the_tool_signal_and_its_answer(visitor: BrowserContext, demo_server: YapServer) -> None:
-    page = talk(visitor, demo_server)
-    for number in range(4):  # the demo's tool model does not recognise every request
+def test_the_tool_signal_and_its_answer(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
+    page = talk(visitor, demo_chat_server)
+    for number in range(4):
         say(page, "Take a screenshot and look at my screen now, please.")
         ended(page, number)
         if replies(page).nth(number).locator("[data-note~=yes]").count():
@@ -181,21 +181,31 @@ def test_the_tool_signal_and_its_answer(visitor: BrowserContext, demo_server: Ya
     assert replies(page).nth(number + 1).locator("[data-note~=tool]").count() == 0  # a turn of the chat engine alone
 
 
-def test_a_lost_connection_is_opened_again(visitor: BrowserContext, demo_server: YapServer) -> None:
-    page = talk(visitor, demo_server, SOCKETS)
+def test_a_lost_connection_is_opened_again(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
+    page = talk(visitor, demo_chat_server, SOCKETS)
     say(page, "My name is Wilhelmina. Say hello.")
     ended(page, 0)
     page.evaluate("window.sockets_[0].close(4999)")  # a close that the server did not ask for is a loss
     say(page, "What is my name?")
     assert ended(page, 1)
     assert page.evaluate("window.sockets_.length") == 2
-    assert page.evaluate("window.sent_.filter((message) => message.type === 'resume').length") == 1
+    carried = page.evaluate("window.sent_.map((message) => message.history_text).filter(Boolean)")
+    assert len(carried) == 1
+    assert carried[0].startswith("User: My name is Wilhelmina. Say hello.\nAssistant: ")
+
+    # During a reply: its rest is lost, the page says so, and the conversation goes on.
+    say(page, "Tell me a long story.")
+    expect(replies(page).nth(2).locator(".bubble")).to_contain_text(re.compile(r"\w"))
+    page.evaluate("window.sockets_[1].close(4999)")
+    expect(page.locator("body")).to_contain_text("and with it the rest of this reply")
+    say(page, "Go on.")
+    assert ended(page, 3)
     state = page.locator("[data-show=state]")
     expect(state).to_have_text("listening")
 
 
-def test_the_voice(visitor: BrowserContext, demo_server: YapServer) -> None:
-    page = talk(visitor, demo_server, VOICE, SOCKETS)
+def test_the_voice(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
+    page = talk(visitor, demo_chat_server, VOICE, SOCKETS)
     page.click("[data-do=speak]")
     page.click("[data-do=listen]")
     expect(page.locator("[data-show=notice]")).to_contain_text("Listening")
@@ -230,15 +240,15 @@ def test_the_voice(visitor: BrowserContext, demo_server: YapServer) -> None:
     assert page.evaluate("window.voice_.recognition") is None
 
 
-def test_a_microphone_that_is_not_allowed(visitor: BrowserContext, demo_server: YapServer) -> None:
-    page = talk(visitor, demo_server, VOICE)
+def test_a_microphone_that_is_not_allowed(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
+    page = talk(visitor, demo_chat_server, VOICE)
     page.click("[data-do=listen]")
     page.evaluate("window.voice_.recognition.onerror({ error: 'not-allowed' })")
     expect(page.locator("[data-show=notice]")).to_have_text("The microphone cannot be used (not-allowed).")
     expect(page.locator("[data-do=listen]")).to_have_attribute("aria-pressed", "false")
 
 
-def test_the_settings_for_other_clients(visitor: BrowserContext, demo_server: YapServer) -> None:
+def test_the_settings_for_other_clients(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
     page = visitor.new_page()
     page.goto("/")
     page.locator("#welcome").get_by_role("button", name="Connect your own client").click()
@@ -246,7 +256,7 @@ def test_the_settings_for_other_clients(visitor: BrowserContext, demo_server: Ya
     for tab in dialog.get_by_role("tab").all():
         tab.click()
         expect(dialog.get_by_role("tabpanel")).to_have_count(1)
-        expect(dialog.get_by_role("tabpanel")).to_contain_text(f"127.0.0.1:{demo_server.port}")
+        expect(dialog.get_by_role("tabpanel")).to_contain_text(f"127.0.0.1:{demo_chat_server.port}")
     look(page, "7-talk-connect")
     dialog.get_by_role("tab").first.click()
     visitor.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -257,9 +267,9 @@ def test_the_settings_for_other_clients(visitor: BrowserContext, demo_server: Ya
     expect(dialog).to_be_hidden()
 
 
-def test_the_readme_example_for_web_pages_runs(visitor: BrowserContext, demo_server: YapServer) -> None:
+def test_the_readme_example_for_web_pages_runs(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
     (example,) = blocks(section(README.read_text(), "A web page"), "js")
-    address, key = f"127.0.0.1:{demo_server.port}", demo_server.api_key
+    address, key = f"127.0.0.1:{demo_chat_server.port}", demo_chat_server.api_key
     files = {
         "/example.js": example.replace("127.0.0.1:8000", address).replace("YAP_KEY", key),
         "/yap.js": (CHECKOUT / "yapserver/static/yapserver/yap.js").read_text(),
@@ -270,7 +280,7 @@ def test_the_readme_example_for_web_pages_runs(visitor: BrowserContext, demo_ser
         route.fulfill(content_type="text/javascript", body=files[urlsplit(route.request.url).path])
 
     for path in files:
-        page.route(demo_server.origin + path, answer)
+        page.route(demo_chat_server.origin + path, answer)
     page.goto("/")  # Chromium lets a page that came from this machine connect to it
     with page.expect_console_message(lambda message: message.type == "log") as logged:
         page.add_script_tag(url="/example.js", type="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -16,23 +15,7 @@ from inference.engines.spec import EngineSpec, ModelRefused
 from inference.engines.supervisor import ProcessSupervisor
 from tests.engine.waiting import until
 from tests.fakes.engine import FakeEngine
-from tests.fakes.engine_factory import CHAT, TOOL, Factory
-
-
-@pytest.fixture
-def factory() -> Iterator[Factory]:
-    made = Factory()
-    yield made
-    made.hold.set()
-
-
-@pytest.fixture
-async def service(factory: Factory) -> AsyncIterator[EngineService]:
-    made = EngineService([CHAT, TOOL], factory, backoff_s=0.01)
-    yield made
-    factory.hold.set()
-    await made.aclose()
-
+from tests.fakes.engine_factory import CHAT, Factory
 
 # -- starting ------------------------------------------------------------------------------------------------------
 

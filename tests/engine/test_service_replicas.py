@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,22 +13,7 @@ from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec
 from inference.prefix_cache import prime
 from tests.engine.waiting import until
-from tests.fakes.engine_factory import CHAT, TOOL, Factory
-
-
-@pytest.fixture
-def factory() -> Iterator[Factory]:
-    made = Factory()
-    yield made
-    made.hold.set()
-
-
-@pytest.fixture
-async def service(factory: Factory) -> AsyncIterator[EngineService]:
-    made = EngineService([CHAT, TOOL], factory, backoff_s=0.01)
-    yield made
-    factory.hold.set()
-    await made.aclose()
+from tests.fakes.engine_factory import CHAT, Factory
 
 
 def replicas(count: int) -> list[EngineSpec]:

@@ -74,7 +74,7 @@ class Held:
         return answer
 
     async def add_within(self, server: YapServer, key: str, within_s: float) -> Answer:
-        """Connect again until the server admits it, or for so many seconds."""
+        """Connect again until the server admits the connection, at most ``within_s`` seconds."""
         until = time.monotonic() + within_s
         while True:
             answer = await self.add(server, key)

@@ -122,5 +122,5 @@ def test_hub_models_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, error: E
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
     with pytest.raises(ModelRefused, match=reason) as refusal:
-        model_config.read("somebody/some-model")
+        model_config.read("an-author/a-model")
     assert "\n" not in str(refusal.value)

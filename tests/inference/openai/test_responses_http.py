@@ -52,7 +52,7 @@ async def test_a_response_is_continued_by_another_request_unless_it_was_not_stor
 
 async def test_an_error_before_the_answer_has_a_status_and_one_after_it_an_event() -> None:
     async with surface(FakeEngine()) as parts:
-        unknown = await post(parts, model="nobody", stream=True)
+        unknown = await post(parts, model="unknown", stream=True)
         assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
         wrong = await post(parts, input=4)
         assert (wrong.status, wrong.json["error"]["param"]) == (400, "input")

@@ -39,7 +39,7 @@ async def test_the_addresss_model_answers_a_request_that_names_none() -> None:
 
 async def test_an_unknown_model_is_refused_and_the_connection_lives_on() -> None:
     async with connected(FakeEngine()) as line:
-        ended = await line.turn("hi", model="nobody")
+        ended = await line.turn("hi", model="unknown")
         assert (ended["type"], ended["status"], ended["error"]["code"]) == ("error", 404, "model_not_found")
         assert "anna" in ended["error"]["message"]
         assert (await line.turn("hi"))["type"] == "response.completed"

@@ -96,7 +96,7 @@ export class Conversation {
     stopButton.disabled = !busy;
   }
 
-  #changed({ state, error, resumed }) {
+  #changed({ state, error }) {
     if (state === "closed" && error) {
       this.refused(explain(error));
       return;
@@ -104,7 +104,7 @@ export class Conversation {
     if (state === "reconnecting") this.wasLost ||= !error;
     if (state === "open" && this.wasLost) {
       this.wasLost = false;
-      this.#event(resumed ? "Connected again. The conversation goes on." : "Connected again.");
+      this.#event("Connected again.");
     }
     this.shown.notice.textContent = error ? explain(error) : state === "reconnecting" ? "The connection was lost. Trying again…" : "";
     this.settle();

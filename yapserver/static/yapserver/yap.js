@@ -17,13 +17,11 @@
  *     yap.cancel();               // stops the reply
  *     yap.close();                // ends the conversation; the server forgets it
  *
- * A lost connection is opened again. The running reply goes on where it stopped (`resume`), and a message that the
- * server has not acknowledged is sent again. Where the server no longer has the conversation, the next message carries
- * its text as `history_text`.
+ * A lost connection is opened again. The rest of its running reply is lost: that turn ends with the error `reply_lost`.
+ * A message that the server has not acknowledged is sent again, and carries the conversation as `history_text`.
  */
 
 const FINAL = new Set(["authentication_failed", "key_revoked"]); // another attempt with the same key fails as well
-const FORGOTTEN = new Set(["unknown_session", "unknown_message_type"]); // answers to `resume`; the second: no such type
 const LOST_CODES = new Set([1001, 1011, 1012, 1013]); // clean closes after which a client comes back
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8_000;
@@ -94,8 +92,8 @@ export class Turn {
 /**
  * One conversation: one `session_id`, and at most one connection at a time. The first turn opens the connection.
  *
- * `onstate({state, error, resumed})` is called after every change:
- * - `connecting`, `open`. `resumed`: the server still has the conversation of the connection that was lost.
+ * `onstate({state, error})` is called after every change:
+ * - `connecting`, `open`.
  * - `reconnecting`: the connection was lost, or refused for a while. `error` has the server's reason, or null.
  * - `idle`: the server closed a silent connection, or every attempt failed (`error`). The next turn connects.
  * - `closed`: by `close()`, or because the key is not accepted (`error`).
@@ -112,7 +110,8 @@ export class Yap {
   #wait = null; // seconds after which the server expects the next attempt
   #running = new Map(); // request_id → turn that has not ended
   #past = []; // turns that the server has taken, oldest first
-  #forgotten = false; // the server does not have the conversation
+  #admitted = false; // the server has sent a frame on this connection
+  #forgotten = false; // the next message has to carry the conversation
   #heardAt = 0; // time of the last frame
   #count = 0;
 
@@ -223,13 +222,20 @@ export class Yap {
       return;
     }
     this.#failures = 0;
-    const resumed = frame.type === "ack" && frame.for === "resume";
-    const forgotten = frame.type === "error" && FORGOTTEN.has(frame.error_code);
     if (frame.for === "start") this.#forgotten = false;
-    if (forgotten) this.#forgotten = true;
-    this.#set("open", { resumed });
-    if (turn) this.#give(turn, forgotten ? { ...frame, error_code: "unknown_session" } : frame);
-    if (resumed || forgotten) this.#startWaiting();
+    this.#set("open");
+    if (turn) this.#give(turn, frame);
+    if (!this.#admitted) this.#goOn();
+  }
+
+  /** Go on with the conversation on a new connection. */
+  #goOn() {
+    this.#admitted = true;
+    const last = this.#past.at(-1);
+    if (!last) return; // the first turn was sent without waiting for the admission
+    this.#forgotten = true;
+    if (!last.ended) this.#give(last, { type: "error", error_code: "reply_lost", message: "the connection was lost" });
+    this.#startWaiting();
   }
 
   #give(turn, frame) {
@@ -241,10 +247,10 @@ export class Yap {
 
   #endAll({ turn: _, ...frame }) { for (const turn of [...this.#running.values()]) this.#give(turn, frame); }
 
-  #set(state, { error = null, resumed = false } = {}) {
-    if (this.state === state && !resumed && !error) return;
+  #set(state, error = null) {
+    if (this.state === state && !error) return;
     this.state = state;
-    this.onstate({ state, error, resumed });
+    this.onstate({ state, error });
   }
 
   async #dial() {
@@ -267,14 +273,10 @@ export class Yap {
 
   #opened() {
     this.#error = this.#wait = null;
+    this.#admitted = false;
     this.#heardAt = Date.now();
     this.#send({ type: "ping" }); // its answer tells that the connection is admitted
-    const last = this.#past.at(-1);
-    if (!last) this.#startWaiting();
-    else { // asks for the rest of the reply, and whether the server has the conversation; it counts code points
-      const { number: turn, message: { request_id }, text } = last;
-      this.#send({ type: "resume", session_id: this.session, turn, received: [...text].length, request_id });
-    }
+    if (!this.#past.length) this.#startWaiting();
     this.#watch = setInterval(() => {
       if (this.#running.size && Date.now() - this.#heardAt > SILENCE_MS) this.#test();
     }, SILENCE_MS / 2);
@@ -294,13 +296,13 @@ export class Yap {
     if (++this.#failures >= this.#options.attempts) {
       this.#failures = 0;
       this.#timer = null;
-      this.#set("idle", { error: error ?? { error_code: "connection_lost" } });
+      this.#set("idle", error ?? { error_code: "connection_lost" });
       this.#endAll({ type: "error", error_code: "connection_lost", ...error });
       return;
     }
     const backoff = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.#dial(), this.#wait === null ? backoff : this.#wait * 1000);
-    this.#set("reconnecting", { error });
+    this.#set("reconnecting", error);
   }
 
   #shut(error) {
@@ -308,7 +310,7 @@ export class Yap {
     globalThis.document?.removeEventListener("visibilitychange", this.#test);
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
-    this.#set("closed", { error });
+    this.#set("closed", error);
     this.#socket?.close(1000);
     this.#endAll(error ? { ...error, type: "error" } : { type: "done", cancelled: true });
   }
