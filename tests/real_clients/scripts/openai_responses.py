@@ -21,12 +21,12 @@ async def main() -> None:
         stream = await client.responses.create(
             model=asked["model"], input="And what is the best?", previous_response_id=whole.id, stream=True
         )
-        async for event in stream:
-            kinds.append(event.type)
-            if event.type == "response.output_text.delta":
-                text += event.delta
-            elif event.type == "response.completed":
-                result["streamed"] = event.response.model_dump(mode="json")
+        async for sent in stream:
+            kinds.append(sent.type)
+            if sent.type == "response.output_text.delta":
+                text += sent.delta
+            elif sent.type == "response.completed":
+                result["streamed"] = sent.response.model_dump(mode="json")
         result["text"], result["kinds"] = text, kinds
         async with client.responses.connect() as line:
             await line.response.create(model=asked["model"], input="Tell me a story of the sea.", store=False)
