@@ -132,7 +132,7 @@ def test_every_variable_names_its_unit(ending: str, unit: str) -> None:
 
 def test_the_runtime_passes_every_setting_on(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert session_policy(env) == SessionPolicy(turn=TurnPolicy())
-    assert prompt_limits(env) == PromptLimits()
+    assert prompt_limits(env) == PromptLimits(tool_history=0)  # the demo's tool model
     rules = sampling_rules(env)
     assert rules.defaults == Sampling()
     assert {f"CHAT_{key.upper()}": rules.ranges[key] for key in SAMPLING_KEYS} == RANGES

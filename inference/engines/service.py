@@ -21,7 +21,7 @@ from typing import Any
 from inference.engines import lifecycle
 from inference.engines.base import Engine, EngineDead, EngineRole, EngineState
 from inference.engines.lifecycle import EngineFactory, EngineLifecycle, first_line
-from inference.engines.managed_engine import ManagedEngine
+from inference.engines.managed_engine import ManagedEngine, OwnedEngine
 from inference.engines.replica_router import ReplicaRouter
 from inference.engines.spec import EngineSpec
 from inference.engines.startup_requests import StartupPrompts
@@ -263,6 +263,17 @@ def vllm_service(
     from inference.engines.vllm_engine import build
 
     return EngineService(specs, build, supervisor=ProcessSupervisor(checkout), startup_prompts=startup_prompts)
+
+
+def build_vllm_engine(spec: EngineSpec) -> OwnedEngine:
+    """Build one vLLM engine outside a service, for commands. Blocks; the caller binds it and shuts it down.
+
+    Raises:
+        ModelRefused: the engine cannot run on this machine.
+    """
+    from inference.engines.vllm_engine import build
+
+    return build(spec)
 
 
 async def _result_of(future: Future[None]) -> None:

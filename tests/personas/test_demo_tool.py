@@ -82,7 +82,7 @@ def test_a_new_database_has_the_demos_tool_in_force() -> None:
 
 @pytest.mark.django_db
 def test_the_command_measures_the_head_in_force(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
-    call_command("evaluate_tool", LINES, split="heldout", persona="mia", plot=f"{tmp_path}/curve.png")
+    call_command("evaluate_tool", LINES, split="heldout", persona="mia", by="classifier", plot=f"{tmp_path}/curve.png")
     out = capsys.readouterr().out
     for part in ("classifier of take_screenshot", "accuracy", "false alarms", "p95", "calibration", "worst mistakes"):
         assert part in out
