@@ -124,7 +124,7 @@ def test_a_wrong_key_is_refused_and_not_kept(visitor: BrowserContext, demo_chat_
 def test_a_conversation(visitor: BrowserContext, demo_chat_server: YapServer) -> None:
     page = talk(visitor, demo_chat_server)
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
-    assert [*page.locator("#personas strong").all_inner_texts()] == ["Mia", "Nova", "Theo"]
+    assert {"Mia", "Nova", "Theo"} <= {*page.locator("#personas strong").all_inner_texts()}  # other tests add some
     look(page, "7-talk-start")
 
     # A turn: text streams, the tool signal and the times are shown.
