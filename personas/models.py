@@ -168,6 +168,10 @@ class Persona(models.Model):
         null=True, blank=True, validators=[MinValueValidator(0.01), MaxValueValidator(0.99)],
         help_text="Probability of yes from which a tool is called, 0.01 to 0.99. Empty: the server's.",
     )  # fmt: skip
+    openai_tool_decision = models.BooleanField(
+        "tool decision for OpenAI's clients", default=False, db_default=False,
+        help_text="A /v1 request without tools asks whether the user wants one of this persona; a yes is a tool call.",
+    )  # fmt: skip
     label_stops = models.BooleanField(
         "speaker label stops", default=True,
         help_text="A reply ends where a line begins with User: or the user's name. Off for scripts and interviews.",

@@ -44,7 +44,7 @@ class PersonaAdmin(VersionedAdmin):
     )
     fieldsets = (
         (None, {"fields": (("name", "slug"), ("nickname", "enabled"), ("gender", "personality"))}),
-        ("Prompts", {"fields": ("chat_prompt", "tool_prompt", "tool_threshold")}),
+        ("Prompts", {"fields": ("chat_prompt", "tool_prompt", "tool_threshold", "openai_tool_decision")}),
         ("Phrases", {"fields": ("phrase_lists", "label_stops")}),
         (
             "Output",

@@ -42,6 +42,7 @@ class PersonaForm(forms.ModelForm):  # type: ignore[type-arg]
             "chat_prompt",
             "tool_prompt",
             "tool_threshold",
+            "openai_tool_decision",
             *SAMPLING_KEYS,
             "phrase_lists",
             "label_stops",

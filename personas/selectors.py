@@ -83,4 +83,5 @@ def _snapshot(persona: Persona, phrases: Sequence[PhraseRule]) -> PersonaSnapsho
         label_stops=persona.label_stops,
         skipped_in_speech=persona.skipped_in_speech,
         tool_threshold=persona.tool_threshold,
+        openai_tool_decision=persona.openai_tool_decision,
     )

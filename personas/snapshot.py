@@ -44,6 +44,7 @@ class PersonaSnapshot:
         label_stops: Whether a line that begins with a speaker label ends the reply.
         skipped_in_speech: Kinds of text (of ``SPEECH_KINDS``) that the speech style leaves out.
         tool_threshold: Probability of yes from which a tool is called; None: the server's.
+        openai_tool_decision: Whether a ``/v1`` request without tools has a decision about this persona's tools.
     """
 
     slug: str
@@ -60,6 +61,7 @@ class PersonaSnapshot:
     label_stops: bool = True
     skipped_in_speech: frozenset[str] = frozenset()
     tool_threshold: float | None = None
+    openai_tool_decision: bool = False
 
     @property
     def char(self) -> str:

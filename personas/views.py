@@ -39,7 +39,16 @@ class PersonaSerializer(serializers.ModelSerializer[Persona]):
 
     class Meta:
         model = Persona
-        fields = ("slug", "name", "gender", "personality", "output_style", "version", "portrait")
+        fields = (
+            "slug",
+            "name",
+            "gender",
+            "personality",
+            "output_style",
+            "openai_tool_decision",
+            "version",
+            "portrait",
+        )
 
     @extend_schema_field(serializers.CharField(allow_null=True))  # type: ignore[untyped-decorator]  # drf_spectacular is not followed
     def get_portrait(self, persona: Persona) -> str | None:

@@ -26,6 +26,7 @@ from inference.openai.prompts import encode_end, encode_whole, resolve_persona
 from inference.openai.records import Record
 from inference.openai.request_tools import without_phrases
 from inference.openai.requests import Ask
+from inference.openai.tool_question import ToolQuestion, permitted
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.stops import text_stops
 from inference.prefix_cache import prime
@@ -164,16 +165,17 @@ class Generation:
         """
         context, self._model = self._context, model
         serving = context.serving
-        if not self.caller.own_tool_prompt:
-            ask = replace(ask, tools=None)
-        has_tools = ask.tools is not None
+        ask = permitted(ask, model, self.caller)
         engines = engines_for_start(serving)
         try:
-            persona = await resolve_persona(serving.resolver, model, ask, self.caller)
+            persona = await resolve_persona(
+                serving.resolver, model, ask, self.caller, by_tool_engine=engines.tool is not None
+            )
         except PersonaError as error:
             raise persona_refused(error) from None
-        encoder = context.formats.encoder(serving.resolver.encoder, ask_tool=has_tools)
-        self._owner = self.cache_salt, self.caller.key_id, self.caller.prefix, model.id, ask.prompt.system, has_tools
+        encoder = context.formats.encoder(serving.resolver.encoder, ask_tool=ask.has_tools)
+        caller, system = self.caller, ask.prompt.system
+        self._owner = self.cache_salt, caller.key_id, caller.prefix, model.id, system, ask.has_tools
         self._exchanges = ask.prompt.exchanges
         found = record or context.records.find(self._owner, self._exchanges)
         conversation = self._conversation = found.conversation.copy() if found else Conversation(encoder)
@@ -195,24 +197,23 @@ class Generation:
             None,
             None,
             encoded=utterance,
-            engines=DeployedEngines(engines.chat, engines.tool, asks_tool=self._decides(ask)),
+            engines=DeployedEngines(engines.chat, engines.tool, asks_tool=ask.decides),
             persona=replace(persona, phrases=phrases),
             conversation=conversation,
             sampling=ask.sampling.overrides,
             max_out=self._max_out(ask.sampling.max_tokens),
         )
-        self._plan = self._with_request(plan, ask)
-
-    def _decides(self, ask: Ask) -> bool:
-        return ask.tools is not None and ask.tools.asked and ask.prompt.user is not None
+        policy = serving.policy.turn.tool
+        question = ToolQuestion(ask, persona, conversation, utterance, engines, policy, self.cache_salt, self._affinity)
+        self._plan = self._with_request(replace(plan, tool=question.plan(plan.tool)), ask)
 
     def _max_out(self, asked: int | None) -> int:
         most = self._context.serving.policy.max_out
         return min(most, self.caller.limits.max_out or most, asked or most)
 
     def _with_request(self, plan: TurnPlan, ask: Ask) -> TurnPlan:
-        """Return a plan with what only this surface knows: stops, a beginning of the reply, a schema, forced calls."""
-        chat, tool = plan.chat, plan.tool
+        """Return a plan with what only this surface knows: stops, a beginning of the reply, a schema."""
+        chat = plan.chat
         assert chat is not None
         prefill, prefill_ids = self._prefill
         free = ask.json_schema is None and not ask.raw  # a reply of one speaker, without the label of another
@@ -230,9 +231,7 @@ class Generation:
         request = ChatRequest(chat.request.utterance, prompt_ids)
         style = chat.output_style if ask.json_schema is None else "raw"
         changed: ChatPlan = replace(chat, request=request, reply=reply, output_style=style, request_after_yes=None)
-        if tool is not None and tool.request is not None and ask.tools is not None and ask.tools.required:
-            tool = replace(tool, request=replace(tool.request, wanted=True))
-        return replace(plan, chat=changed, tool=tool)
+        return replace(plan, chat=changed)
 
     async def run(self, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> TurnResult | None:
         """Run the turn to its last frame.

@@ -45,7 +45,9 @@ class PromptFormats:
         return self._encoders[ask_tool]
 
 
-async def resolve_persona(resolver: PersonaResolver, model: Model, ask: Ask, caller: Caller) -> ResolvedPersona:
+async def resolve_persona(
+    resolver: PersonaResolver, model: Model, ask: Ask, caller: Caller, *, by_tool_engine: bool
+) -> ResolvedPersona:
     """Resolve the persona of a request, with the request's tools.
 
     With a stored persona, the request's system text follows the persona's prompt where the key may bring its own
@@ -56,6 +58,7 @@ async def resolve_persona(resolver: PersonaResolver, model: Model, ask: Ask, cal
         model: the chosen model.
         ask: the request.
         caller: the key.
+        by_tool_engine: whether the tool engine reads the tools' prompt, else the chat engine.
 
     Raises:
         PersonaError: a prompt that is too long.
@@ -74,7 +77,7 @@ async def resolve_persona(resolver: PersonaResolver, model: Model, ask: Ask, cal
     persona = resolver.resolve(chosen, caller)
     if ask.tools is None:
         return persona
-    tool_ids = await resolver.encoder.encode_tool_prompt(ask.tools.prompt)
+    tool_ids = await resolver.encoder.encode_tool_prompt(ask.tools.prompt, by_tool_engine=by_tool_engine)
     return replace(persona, tool_prompt=ask.tools.prompt, tool_ids=tool_ids, grammar=ask.tools.grammar)
 
 
@@ -126,7 +129,7 @@ async def encode_end(
         raise context_length_exceeded(f"the last message is longer than the {room} tokens that the context leaves")
 
     def encode() -> tuple[EncodedUtterance, list[int]]:
-        return conversation.encode(user, ask_tool=ask.tools is not None), chat.reply(prefill) if prefill else []
+        return conversation.encode(user, ask_tool=ask.has_tools), chat.reply(prefill) if prefill else []
 
     utterance, prefill_ids = await asyncio.to_thread(encode) if characters > LONG_TEXT_CHARS else encode()
     tokens = len(utterance.chat_ids or ()) + len(prefill_ids)

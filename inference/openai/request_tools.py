@@ -31,13 +31,11 @@ class RequestTools:
     Args:
         prompt: the question for the tool engine.
         grammar: the calls that the output may contain.
-        asked: whether this response may call a tool. Requests with the same tools share their records either way.
         required: the decision is yes already; the engine only writes the call.
     """
 
     prompt: str
     grammar: CallGrammar
-    asked: bool = True
     required: bool = False
 
 
@@ -68,7 +66,12 @@ def decode_tools(fields: Mapping[str, Any]) -> RequestTools | None:
     if not found:
         return None
     definitions = [defined_tool(tool.name, orjson.loads(tool.parameters or "{}"), tool.description) for tool in found]
-    return RequestTools(prompt_of_tools(found), grammar(definitions, max_calls=1), choice != "none", required)
+    return RequestTools(prompt_of_tools(found), grammar(definitions, max_calls=1), required)
+
+
+def forbids_calls(fields: Mapping[str, Any]) -> bool:
+    """Whether ``tool_choice`` forbids calls. Requests with the same tools share their records either way."""
+    return fields.get("tool_choice") == "none"
 
 
 def _tool(item: Any, param: str) -> ToolSnapshot | None:

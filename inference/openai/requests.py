@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from inference.engines.sampling import SamplingRules
 from inference.openai.messages import Prompt, decode_messages, prompt_of
-from inference.openai.request_tools import RequestTools, decode_tools, json_schema_of
+from inference.openai.request_tools import RequestTools, decode_tools, forbids_calls, json_schema_of
 from inference.openai.sampling import RequestSampling, read_sampling
 
 
@@ -19,7 +19,9 @@ class Ask:
     Args:
         prompt: system text, history and last message.
         sampling: sampling, limits, stops and further banned phrases.
-        tools: the request's tools; None where no tool decision is made.
+        tools: the request's tools; None where it has none, or where the key has no right to them.
+        may_call: whether the answer may be a tool call. The answer to a tool's result is a turn of chat.
+        persona_tools: whether a request without tools has a decision about the persona's own.
         json_schema: JSON text of the schema that the reply must follow; None for free text.
         raw: ``prompt.user`` is the whole prompt, template included.
         user_name: the user's name for ``{{user}}``; None where the client gave none.
@@ -28,9 +30,21 @@ class Ask:
     prompt: Prompt
     sampling: RequestSampling
     tools: RequestTools | None = None
+    may_call: bool = False
+    persona_tools: bool = False
     json_schema: str | None = None
     raw: bool = False
     user_name: str | None = None
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the conversation has tools, also where this response may not call them."""
+        return self.tools is not None or self.persona_tools
+
+    @property
+    def decides(self) -> bool:
+        """Whether this response has a tool decision. A continued reply has none."""
+        return self.has_tools and self.may_call and self.prompt.user is not None and self.prompt.prefill is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +67,13 @@ def decode_chat(fields: Mapping[str, Any], rules: SamplingRules) -> ChatCompleti
         OpenAIError: a field that can never be used.
     """
     options = fields.get("stream_options")
-    messages, tools = decode_messages(fields.get("messages")), decode_tools(fields)
-    if tools is not None and messages[-1].role == "tool":  # the answer to a tool's result is a turn of chat
-        tools = replace(tools, asked=False, required=False)
+    messages = decode_messages(fields.get("messages"))
     ask = Ask(
         prompt_of(messages),
         read_sampling(fields, rules),
-        tools,
-        json_schema_of(fields.get("response_format")),
+        decode_tools(fields),
+        may_call=not forbids_calls(fields) and messages[-1].role != "tool",
+        json_schema=json_schema_of(fields.get("response_format")),
     )
     return ChatCompletionRequest(
         ask,

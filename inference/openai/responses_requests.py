@@ -15,7 +15,7 @@ from typing import Any
 from inference.engines.sampling import SamplingRules
 from inference.openai.errors import invalid
 from inference.openai.messages import SYSTEM_ROLES, Message, Prompt, prompt_of, text_of, tool_result
-from inference.openai.request_tools import decode_tools, json_schema_of
+from inference.openai.request_tools import decode_tools, forbids_calls, json_schema_of
 from inference.openai.requests import Ask
 from inference.openai.sampling import read_sampling
 from inference.prompting.history import ExchangeText
@@ -82,8 +82,13 @@ class ResponsesRequest:
         """
         body, text = self.body, self.body.get("text")
         form = text.get("format") if isinstance(text, dict) else None
+        answers_result = bool(items) and items[-1].role == "result"
         return Ask(
-            _prompt(self.instructions, items), read_sampling(body, rules), decode_tools(body), json_schema_of(form)
+            _prompt(self.instructions, items),
+            read_sampling(body, rules),
+            decode_tools(body),
+            may_call=not forbids_calls(body) and not answers_result,
+            json_schema=json_schema_of(form),
         )
 
 

@@ -11,6 +11,7 @@ from inference.prompting.history import Exchange, ExchangeText, History
 from inference.prompting.persona import ResolvedPersona
 from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
+from inference.prompting.transcript import TranscriptFormat
 from inference.turn_result import EncodedUtterance, EndReason, TurnResult
 
 # Characters. The user's texts of superseded turns are joined up to this length; older text is dropped first.
@@ -101,7 +102,25 @@ class Conversation:
             by_tool_engine: whether the tool engine writes them, else the chat engine.
         """
         transcript = self._encoder.arguments_transcript(by_tool_engine=by_tool_engine)
-        ids = transcript.system(instructions)
+        return self._after(transcript, transcript.system(instructions), text)
+
+    def decision_prompt_of_chat(self, system_ids: Sequence[int], text: str) -> list[int]:
+        """Return the prompt of the chat engine that decides about tools in the tool engine's place.
+
+        Args:
+            system_ids: ids of the tools' prompt, from ``PersonaEncoder.tool_ids_for_chat``.
+            text: the line to decide on.
+        """
+        return self._after(self._encoder.arguments_transcript(by_tool_engine=False), system_ids, text)
+
+    @property
+    def decision_room_of_chat(self) -> int:
+        """Tokens of such a prompt that the chat engine's context leaves beside a call."""
+        limits = self._encoder.limits
+        return limits.chat_context - limits.tool_reply
+
+    def _after(self, transcript: TranscriptFormat, system_ids: Sequence[int], text: str) -> list[int]:
+        ids = [*system_ids]
         for exchange in self._recent(ARGUMENT_EXCHANGES):
             ids += transcript.exchange_ids(transcript.encode_exchange(exchange, first=False), first=False)
         return [*ids, *transcript.decision(transcript.user(text))]

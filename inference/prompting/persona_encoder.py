@@ -37,6 +37,7 @@ class PersonaEncoder:
         # The day is part of the key: a chat template may print the date.
         self._chat_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool)
+        self._tool_ids_for_chat = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool_for_chat)
 
     @property
     def max_chat_chars(self) -> int:
@@ -64,19 +65,32 @@ class PersonaEncoder:
         """
         return self._tool_ids(prompt, self._tool.day if self._tool else None)
 
-    def with_chat(self, chat: ChatFormat | None) -> PersonaEncoder:
-        """Return an encoder with the same tool engine and another format of the chat engine."""
-        return PersonaEncoder(chat, self._tool, self.limits)
-
-    async def encode_tool_prompt(self, prompt: str) -> tuple[int, ...]:
-        """Return the ids of a tool prompt; a long one is encoded in a thread.
+    def tool_ids_for_chat(self, prompt: str) -> tuple[int, ...]:
+        """Return the ids of a tool prompt for the chat engine; empty without a chat engine.
 
         Raises:
             PersonaError: ``TOOL_PROMPT_TOO_LONG``.
         """
+        return self._tool_ids_for_chat(prompt, self.chat.day if self.chat else None)
+
+    def with_chat(self, chat: ChatFormat | None) -> PersonaEncoder:
+        """Return an encoder with the same tool engine and another format of the chat engine."""
+        return PersonaEncoder(chat, self._tool, self.limits)
+
+    async def encode_tool_prompt(self, prompt: str, *, by_tool_engine: bool = True) -> tuple[int, ...]:
+        """Return the ids of a tool prompt; a long one is encoded in a thread.
+
+        Args:
+            prompt: the tool prompt.
+            by_tool_engine: whether the tool engine reads the prompt, else the chat engine.
+
+        Raises:
+            PersonaError: ``TOOL_PROMPT_TOO_LONG``.
+        """
+        encode = self.tool_ids if by_tool_engine else self.tool_ids_for_chat
         if LONG_TEXT_CHARS < len(prompt) <= self.max_tool_chars:
-            return await asyncio.to_thread(self.tool_ids, prompt)
-        return self.tool_ids(prompt)
+            return await asyncio.to_thread(encode, prompt)
+        return encode(prompt)
 
     async def encode_ahead(self, prompt: str | None) -> None:
         """Encode a long prompt in a thread, so that :meth:`chat_ids` finds it in the cache.
@@ -113,9 +127,17 @@ class PersonaEncoder:
         return (*self.chat.before_system, *ids)
 
     def _encode_tool(self, prompt: str, day: date | None) -> tuple[int, ...]:
-        if self._tool is None or self.transcript is None:
+        return self._tool_prompt_ids(prompt, self._tool, self.transcript)
+
+    def _encode_tool_for_chat(self, prompt: str, day: date | None) -> tuple[int, ...]:
+        return self._tool_prompt_ids(prompt, self.chat, self._chat_transcript)
+
+    def _tool_prompt_ids(
+        self, prompt: str, form: ChatFormat | None, transcript: TranscriptFormat | None
+    ) -> tuple[int, ...]:
+        if form is None or transcript is None:
             return ()
         limit = self.limits.tool_prompt
-        if len(prompt) > self.max_tool_chars or len(self._tool.system(prompt)) > limit:
+        if len(prompt) > self.max_tool_chars or len(form.system(prompt)) > limit:
             raise PersonaError(PersonaProblem.TOOL_PROMPT_TOO_LONG, f"tool_prompt may have at most {limit} tokens")
-        return tuple(self.transcript.system(prompt))
+        return tuple(transcript.system(prompt))

@@ -28,8 +28,8 @@ def test_enabled_personas_without_their_prompts(client: Client) -> None:
     answer = ask(client, services.create_key("customer")[1])
     assert answer.status_code == 200
     assert answer.json()[0] == {
-        "slug": "ada", "name": "Ada", "gender": "female", "personality": "dry", "output_style": "raw", "version": 1,
-        "portrait": None,
+        "slug": "ada", "name": "Ada", "gender": "female", "personality": "dry", "output_style": "raw",
+        "openai_tool_decision": False, "version": 1, "portrait": None,
     }  # fmt: skip
     assert [each["slug"] for each in answer.json()] == ["ada", "bob"]
 

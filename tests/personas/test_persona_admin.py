@@ -21,7 +21,7 @@ IMPORT = reverse("admin:personas_persona_import_card")
 TOKENS = reverse("admin:personas_persona_tokens")
 NEW: dict[str, Any] = {
     "slug": "zoe", "name": "Zoe", "gender": "female", "personality": "Playful", "chat_prompt": "You are Zoe.",
-    "temperature": "0.5", "output_style": "speech",
+    "temperature": "0.5", "output_style": "speech", "openai_tool_decision": "on",
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def test_add(operator: Client, news: list[Any], django_capture_on_commit_callbac
     )
     assert list(made.phrase_lists.all()) == [bans]
     assert made.enabled
+    assert made.openai_tool_decision
     assert news == [("catalogue", "")]
 
 

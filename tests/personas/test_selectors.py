@@ -15,6 +15,7 @@ pytestmark = pytest.mark.django_db
 def test_snapshots_carry_what_a_turn_needs(persona: Persona) -> None:
     bans = create_phrase_list("mine", [PhraseRule(" - "), PhraseRule("US", -5.0, True, True)])
     persona.temperature, persona.top_k, persona.output_style = 0.5, 20, "speech"
+    persona.openai_tool_decision = True
     persona.nickname, persona.label_stops, persona.skip_actions, persona.skip_code = "Addy", False, True, True
     services.save_persona(persona, [bans])
     snapshot = load_catalogue().by_slug("ada")
@@ -26,6 +27,7 @@ def test_snapshots_carry_what_a_turn_needs(persona: Persona) -> None:
     assert (snapshot.output_style, snapshot.version) == ("speech", 2)
     assert (snapshot.nickname, snapshot.char, snapshot.label_stops) == ("Addy", "Addy", False)
     assert snapshot.skipped_in_speech == {"actions", "code"}
+    assert snapshot.openai_tool_decision
     mia = load_catalogue().personas["mia"]
     assert (mia.char, mia.label_stops, mia.skipped_in_speech) == ("Mia", True, frozenset())
 

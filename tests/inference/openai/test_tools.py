@@ -167,7 +167,7 @@ def test_schemas_that_refer_to_themselves_are_refused() -> None:
 def test_the_flat_form_of_responses_is_read() -> None:
     found = decode_tools({"tools": [{"type": "function", "name": "a", "parameters": {}}], "tool_choice": "auto"})
     assert found is not None
-    assert (set(found.grammar.names), found.asked, found.required) == ({"a"}, True, False)
+    assert (set(found.grammar.names), found.required) == ({"a"}, False)
 
 
 # -- structured replies --------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""The tool decision of a request: whose tools are asked about, and which engine decides.
+
+tools of the request        tool engine, else chat engine; the classifier where one was trained for these tools
+tools of the persona        as on /ws: tool engine or classifier; without either there is no decision
+a call that is required     tool engine, else chat engine; the engine only writes the call
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+
+from accounts.callers import Caller
+from inference.engines.base import Engine
+from inference.openai.errors import context_length_exceeded
+from inference.openai.models import Model
+from inference.openai.requests import Ask
+from inference.prompting.conversation import Conversation
+from inference.prompting.persona import ResolvedPersona
+from inference.tool_decision import DEFAULT_THRESHOLD, ToolPolicy, ToolRequest
+from inference.turn_admission import DeployedEngines
+from inference.turn_plan import ToolPlan
+from inference.turn_result import EncodedUtterance
+
+
+def permitted(ask: Ask, model: Model, caller: Caller) -> Ask:
+    """Return a request with the tools that the key may bring, or else with those of a persona that says so.
+
+    Args:
+        ask: the request.
+        model: who answers.
+        caller: the key; without the right to its own tool prompt the request's tools are left out.
+    """
+    tools = ask.tools if caller.own_tool_prompt else None
+    wanted = model.persona is not None and model.persona.openai_tool_decision
+    persona_tools = tools is None and wanted and not ask.raw and ask.json_schema is None
+    return replace(ask, tools=tools, persona_tools=persona_tools)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolQuestion:
+    """The question of one request about the request's own tools.
+
+    Args:
+        ask: the request, with tools.
+        persona: the persona, with the ids of the tools' prompt for the engine that decides (:attr:`by_chat`).
+        conversation: the history before the request.
+        utterance: the user's last message.
+        engines: the engines of this turn.
+        policy: limits of the decision.
+        cache_salt: the key's share of the prefix cache; None is the common share.
+        affinity: the conversation's key for the replicas of an engine.
+    """
+
+    ask: Ask
+    persona: ResolvedPersona
+    conversation: Conversation
+    utterance: EncodedUtterance
+    engines: DeployedEngines
+    policy: ToolPolicy
+    cache_salt: str | None
+    affinity: str
+
+    def plan(self, planned: ToolPlan | None) -> ToolPlan | None:
+        """Return the decision's part of the turn.
+
+        Args:
+            planned: the part as on ``/ws``, where no chat engine decides.
+
+        Raises:
+            OpenAIError: the tools do not fit in the chat engine's context.
+        """
+        tools = self.ask.tools
+        if tools is None or not self.ask.decides:
+            return planned
+        if not tools.required:
+            asked = planned is not None and (planned.classifier is not None or planned.request is not None)
+            if asked or self.policy.kind == "classifier":
+                return planned
+        engine, prompt_ids = self._prompt()
+        threshold = self.persona.snapshot.tool_threshold if self.persona.snapshot else None
+        if threshold is None:
+            threshold = self.policy.threshold
+        request = ToolRequest(
+            f"tool-{uuid.uuid4().hex}",
+            prompt_ids,
+            tools.grammar,
+            self.cache_salt,
+            DEFAULT_THRESHOLD if threshold is None else threshold,
+            wanted=tools.required,
+            affinity=self.affinity,
+        )
+        return ToolPlan(engine, request)
+
+    def _prompt(self) -> tuple[Engine, list[int]]:
+        """Return the engine that decides and its prompt."""
+        conversation, engines = self.conversation, self.engines
+        if engines.tool is not None:
+            ids = conversation.tool_prompt(self.persona, self.utterance)
+            assert ids is not None  # the conversation has a transcript for the tool engine
+            return engines.tool, ids
+        assert engines.chat is not None
+        ids = conversation.decision_prompt_of_chat(self.persona.tool_ids, self.utterance.text or "")
+        room = conversation.decision_room_of_chat
+        if len(ids) > room:
+            raise context_length_exceeded(f"the tools and the last message have {len(ids)} tokens; {room} are left")
+        return engines.chat, ids
