@@ -78,7 +78,7 @@ class ChatConsumer(AsyncConsumer):
                 return
             session = Session(self._serving, caller, self.send_text, self.close)
             self._registry.add(session)
-            logger.info("open key=%s conn=%s active=%d", caller.prefix, session.connection, len(self._registry))
+            logger.info("open key=%s conn=%s active=%d", caller.prefix, session.connection, self._registry.connections)
             session.open()
             while True:
                 message = await receive()

@@ -57,6 +57,8 @@ class Session:
         close: closes the connection with a code.
     """
 
+    within_connection = False
+
     def __init__(self, context: ServingContext, caller: Caller, send: SendText, close: CloseConnection) -> None:
         self.caller = caller
         self.connection = uuid.uuid4().hex[:12]

@@ -16,6 +16,8 @@ class LiveSession(Protocol):
     caller: Caller
     cache_salt: str | None
     connection: str
+    within_connection: bool
+    """Whether this is a response on a connection that is a session itself."""
 
     @property
     def running(self) -> bool:
@@ -54,6 +56,11 @@ class SessionRegistry:
         """A connection is gone."""
         self._sessions.discard(session)
 
+    @property
+    def connections(self) -> int:
+        """Clients connected now; a response counts with its connection. Other threads may read it."""
+        return sum(not session.within_connection for session in self)
+
     def __len__(self) -> int:
         return len(self._sessions)
 
@@ -62,7 +69,7 @@ class SessionRegistry:
 
     @property
     def running(self) -> int:
-        """Turns running now. The one read that other threads may make."""
+        """Turns running now. Other threads may read it."""
         return sum(session.running for session in self)
 
     async def drain(self, timeout: float) -> None:

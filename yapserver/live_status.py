@@ -100,7 +100,7 @@ def _counts(server: ServerStatus) -> tuple[Capacity, list[ProcessReport]]:
         return async_to_sync(server.counts)()
     except Exception as error:  # the page says what this process knows
         logger.warning("slots cannot be counted: %s", type(error).__name__)
-        return capacity(len(server.registry), len(server.registry)), []
+        return capacity(server.registry.connections, server.registry.connections), []
 
 
 def _process(report: ProcessReport, here: bool) -> ProcessRow:

@@ -171,7 +171,7 @@ class ServerRuntime:
             kept=KeptSessions(env.SESSION_KEEP_S, env.SESSION_KEEP_TOKENS),
         )
         self.registry = SessionRegistry()
-        self.serving.metrics.register_gauges(self.registry.__len__, lambda: self.registry.running)
+        self.serving.metrics.register_gauges(lambda: self.registry.connections, lambda: self.registry.running)
         self.admission = Admission(
             find_caller=self.stores.lookup.find,
             slots=self.stores.slots,

@@ -90,7 +90,7 @@ class ServerStatus:
             version=self.version,
             state=self.state(),
             reason=self.readiness()[1][:MAX_REASON],
-            connections=len(self.registry),
+            connections=self.registry.connections,
             turns_running=self.registry.running,
             started=self.started,
             at=time.monotonic(),

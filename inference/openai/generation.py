@@ -52,13 +52,16 @@ TAIL_CHARS = 2000
 
 
 @asynccontextmanager
-async def opened_generation(context: OpenAIContext, caller: Caller, send: FrameSender) -> AsyncIterator[Generation]:
+async def opened_generation(
+    context: OpenAIContext, caller: Caller, send: FrameSender, *, within_connection: bool = False
+) -> AsyncIterator[Generation]:
     """Take a slot and register one response; give both back at the end of the block.
 
     Args:
         context: the shared parts of the surface.
         caller: the key.
         send: sends one frame.
+        within_connection: whether the response belongs to a connection that is registered itself.
 
     Raises:
         ProtocolError: no slot, or the server is no longer ready.
@@ -66,6 +69,7 @@ async def opened_generation(context: OpenAIContext, caller: Caller, send: FrameS
     """
     slot = await context.take_slot(caller)
     generation = Generation(context, caller, send)
+    generation.within_connection = within_connection
     context.registry.add(generation)
     try:
         yield generation
@@ -92,6 +96,7 @@ class Generation:
         self.connection = uuid.uuid4().hex[:12]
         self.cache_salt = context.serving.policy.cache_salt(caller)
         self.record: Record | None = None
+        self.within_connection = False
         self._context = context
         self._send = send
         self._model: Model | None = None

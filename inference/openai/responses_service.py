@@ -77,7 +77,9 @@ class ActiveResponse:
         self._items = self._conversation()
         ask = request.ask(self._items, context.serving.sampling)
         frames = self.frames = ResponseFrames(self._head(model, ask), self._form)
-        async with opened_generation(context, caller, self._send) as generation:
+        async with opened_generation(
+            context, caller, self._send, within_connection=self._own is not None
+        ) as generation:
             await generation.prepare(model, ask)
             if not request.generate:
                 await self._warm(generation, frames)

@@ -61,6 +61,7 @@ class ResponsesSession:
 
     snapshot: PersonaSnapshot | None = None  # the running response holds the persona
     cache_salt: str | None = None
+    within_connection = False
     running = False  # a running response is in the registry itself
 
     def __init__(

@@ -97,7 +97,7 @@ class _Connection:
         session = ResponsesSession(context, caller, self.send_text, self.close, model)
         registry, opened = context.registry, time.monotonic()
         registry.add(session)
-        logger.info("open key=%s conn=%s active=%d responses", caller.prefix, session.connection, len(registry))
+        logger.info("open key=%s conn=%s active=%d responses", caller.prefix, session.connection, registry.connections)
         session.open()
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":

@@ -20,7 +20,7 @@ async def test_who_is_connected() -> None:
         assert (len(registry), registry.running) == (2, 0)
         assert set(registry) == {line.session, other.session}
         metrics = Metrics()
-        metrics.register_gauges(registry.__len__, lambda: registry.running)
+        metrics.register_gauges(lambda: registry.connections, lambda: registry.running)
         await line.say(START)
         assert registry.running == 1
         told = generate_latest(metrics.registry).decode().splitlines()

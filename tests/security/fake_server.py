@@ -16,6 +16,7 @@ from inference import bounded_send
 from inference.engines import service
 from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.spec import EngineSpec
+from inference.openai import responses_socket
 from tests.fakes.engine import FakeEngine
 from yapserver import http_limits
 
@@ -50,6 +51,7 @@ def main() -> None:
     scale = float(os.environ.get("YAP_TEST_DEADLINES", "1"))  # tests do not wait for a minute
     http_limits.HEADER_DEADLINE_S *= scale
     http_limits.BODY_DEADLINE_S *= scale
+    responses_socket.MAX_SOCKETS_PER_KEY = int(os.environ.get("YAP_TEST_SOCKETS_PER_KEY", "256"))
     bounded_send.SEND_TIMEOUT_S *= float(os.environ.get("YAP_TEST_SEND_TIMEOUT", "1"))
 
     from django.conf import settings

@@ -67,6 +67,24 @@ async def test_a_turn_and_everything_given_back() -> None:
         assert (await parts.slots.snapshot())["active"] == 0
 
 
+async def test_a_response_counts_with_its_connection() -> None:
+    chat = held(2)
+    async with surface(chat) as parts:
+        registry = parts.context.registry
+        line = await socket(parts).connect()
+        assert (registry.connections, registry.running) == (1, 0)
+        line.say(create())
+        await line.until_type("response.output_text.delta")
+        assert (registry.connections, registry.running) == (1, 1)
+        request = parts.begin("/v1/responses", {"model": "anna", "input": "hi", "stream": True})
+        await chat.wait_for_requests(2)
+        assert (registry.connections, registry.running) == (2, 2)
+        request.leave()
+        await request.end()
+        await line.leave()
+        assert (registry.connections, registry.running) == (0, 0)
+
+
 async def test_the_address_names_the_model() -> None:
     async with surface(FakeEngine()) as parts:
         line = await socket(parts, query="model=max").connect()
