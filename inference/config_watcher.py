@@ -163,9 +163,9 @@ class ConfigWatcher:
 
     async def _refresh_callers(self) -> None:
         """Read the keys of live sessions: close sessions of ended keys, apply changed limits and rights to the rest."""
-        kept = self._serving.kept
+        kept, lost = self._serving.kept, self._registry.resumable
         kept.expire()
-        held = kept.callers().union(s.caller for s in self._registry)
+        held = kept.callers().union(lost.callers(), (s.caller for s in self._registry))
         live = {caller for caller in held if caller.key_id is not None or caller.expires_at is not None}
         callers = live.union(self._lookup.unchecked() if self._lookup is not None else ())
         if not callers:
@@ -175,6 +175,7 @@ class ConfigWatcher:
             self._lookup.update(fresh)
         for ended in (each for each in held if fresh.get(each, each) is None):
             kept.revoke(ended)
+            lost.revoke(ended)
         for session in self._registry:
             before = session.caller
             caller = fresh.get(before, before)
@@ -198,7 +199,7 @@ class ConfigWatcher:
             if version == resolver.catalogue.version:
                 return
         live = [session.snapshot for session in self._registry if session.snapshot is not None]
-        held = [*live, *self._serving.kept.snapshots()]
+        held = [*live, *self._serving.kept.snapshots(), *self._registry.resumable.snapshots()]
         compiled = await self._database.read(
             lambda: resolver.phrases.compile(self._source.catalogue(), held), limit_s=CATALOGUE_LIMIT_S, probe=True
         )

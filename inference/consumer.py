@@ -76,7 +76,7 @@ class ChatConsumer(AsyncConsumer):
             except Exception as error:
                 await self._refuse(client_error(logger, "connection not admitted:", error))
                 return
-            session = Session(self._serving, caller, self.send_text, self.close)
+            session = Session(self._serving, caller, self.send_text, self.close, self._registry.resumable)
             self._registry.add(session)
             logger.info("open key=%s conn=%s active=%d", caller.prefix, session.connection, self._registry.connections)
             session.open()

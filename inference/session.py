@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from accounts.callers import Caller
@@ -17,9 +17,9 @@ from inference.accounting import account_refusal
 from inference.failures import client_error
 from inference.idle_timer import IdleTimer
 from inference.prompting.persona import PersonaError
-from inference.protocol.close_codes import CLOSE_POLICY, CLOSE_RESTART
+from inference.protocol.close_codes import CLOSE_POLICY, CLOSE_RESTART, CLOSE_TAKEN_OVER
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
-from inference.protocol.frames import ack_chat_prompt, ack_start, encode, error_frame, warmed
+from inference.protocol.frames import ack_chat_prompt, ack_start, encode, error_frame
 from inference.protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -28,13 +28,15 @@ from inference.protocol.messages import (
     Message,
     Ping,
     Pong,
+    Resume,
     Start,
     WarmHistory,
     WarmPersona,
 )
+from inference.resumable_sessions import ResumableSessions
 from inference.serving_context import RECONNECT_IN_S, ServingContext
 from inference.session_limits import SessionLimits, TooManyMessages
-from inference.session_state import SessionState, history_prefix, parse_history, persona_prefix, resolve_persona
+from inference.session_state import SessionState, parse_history, resolve_persona
 from inference.session_turns import SessionTurns
 from inference.turn_admission import DeployedEngines, engines_for_start, require_chat_engine
 from inference.turn_result import StopReason
@@ -55,11 +57,19 @@ class Session:
         caller: the authenticated key; replaced where the key's rights or limits change.
         send: sends one frame.
         close: closes the connection with a code.
+        resumable: the sessions that another connection can take over; None: nothing can be resumed.
     """
 
     within_connection = False
 
-    def __init__(self, context: ServingContext, caller: Caller, send: SendText, close: CloseConnection) -> None:
+    def __init__(
+        self,
+        context: ServingContext,
+        caller: Caller,
+        send: SendText,
+        close: CloseConnection,
+        resumable: ResumableSessions | None = None,
+    ) -> None:
         self.caller = caller
         self.connection = uuid.uuid4().hex[:12]
         self._context = context
@@ -69,20 +79,18 @@ class Session:
         self._close = close
         self._closing = False
         self._keeps = True  # the record outlives the connection
+        self._left = False  # the turns go on without this connection
+        self._resumable = ResumableSessions() if resumable is None else resumable
         self._closed: asyncio.Future[None] | None = None  # holds a reference to the running close
         self._state = SessionState()
         self._limits = SessionLimits(caller.limits)
         self._idle = IdleTimer(self._policy.idle_timeout_s, lambda: self.running, self._on_idle)
         self.cache_salt = context.policy.cache_salt(caller)
-        self._turns = SessionTurns(
-            context,
-            self._state,
-            self.connection,
-            self.cache_salt,
-            send,
-            caller=lambda: self.caller,
-            on_end=self._idle.touch,
-        )
+        self._turns = self._new_turns()
+
+    def _new_turns(self) -> SessionTurns:
+        own = (self._state, self.connection, self.cache_salt, self._send)
+        return SessionTurns(self._context, *own, caller=lambda: self.caller, on_end=self._idle.touch)
 
     # -- called by the consumer, the registry and the config watcher ----------------------------------
 
@@ -146,12 +154,27 @@ class Session:
             await self._shut(StopReason.DRAIN, CLOSE_RESTART, frame)
 
     async def aclose(self) -> None:
-        """Abort everything that runs, and keep the session's record: the connection is gone. May be called again."""
+        """Abort what runs, except a turn that can be resumed, and keep the record. May be called again."""
+        if self._left:
+            return
         self._stop_receiving()
+        self._resumable.closed(self.caller, self._turns)
+        if self._keeps and self._resumable.put(self.caller, self._turns):
+            self._left = True
+            await self._turns.warm_ups.aclose(CANCEL_GRACE_S)
+            return
         await asyncio.gather(self._turns.runner.abort(), self._turns.warm_ups.aclose(CANCEL_GRACE_S))
         if self._keeps:
             self._keeps = False
-            self._context.kept.put(self.caller, self._state)
+            self._turns.keep(self.caller)
+
+    def hand_over(self) -> None:
+        """Give the turns up and close the connection: another connection goes on with them."""
+        self._left = True
+        self._state = SessionState()
+        self._turns = self._new_turns()
+        self._stop_receiving()
+        self._closed = asyncio.ensure_future(self._close(CLOSE_TAKEN_OVER))
 
     async def _shut(self, reason: StopReason, code: int, last_frame: str | None = None) -> None:
         """Stop the running turn, send the last frame and close."""
@@ -190,7 +213,9 @@ class Session:
                 case ChatPrompt():
                     await self._chat_prompt(message)
                 case WarmPersona() | WarmHistory():
-                    await self._warm_up(message)
+                    await self._turns.warm_up(message)
+                case Resume():
+                    await self._resume(message)
                 case Ping():
                     await self._send(encode("pong", request_id=message.request_id))
                 case Pong():
@@ -223,10 +248,15 @@ class Session:
         engines = engines_for_start(self._context)
 
         await self._turns.runner.stop(StopReason.BARGE_IN)
+        if is_new:
+            await self._resumable.end(self.caller, message.session_id)
         if kept is not None and not self._context.kept.take(self.caller, kept):
             state = SessionState(message.session_id)  # another connection was faster
         resumed_turns = state.turns if state is kept else None
-        self._state.become(state)
+        if is_new:
+            self._resumable.closed(self.caller, self._turns)
+            self._state.become(state)
+            self._resumable.opened(self.caller, self._turns, self)
         self._state.cut_last_reply(message.heard)
         conversation = self._state.adopt(chosen, persona, self._resolver)
         if message.sampling is not None:
@@ -249,7 +279,21 @@ class Session:
             # while the ack is sent.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            await started.acknowledge()
+            await started.line.acknowledge()
+
+    async def _resume(self, message: Resume) -> None:
+        if self._resumable.find(self.caller, message) is not self._turns:
+            await self._turns.runner.stop(StopReason.BARGE_IN)
+            if self._closing:
+                return
+            turns = self._resumable.find(self.caller, message)  # another connection may have been faster
+            self._resumable.closed(self.caller, self._turns)
+            self._resumable.take(self.caller, turns)
+            logger.info("%s resumed by conn=%s turn=%d", turns.name, self.connection, message.turn)
+            self._turns, self._state = turns, turns.state
+            turns.attach(self._send, caller=lambda: self.caller, on_end=self._idle.touch)
+            self._resumable.opened(self.caller, turns, self)
+        await self._turns.resume(self._send, message)
 
     async def _followup(self, message: Followup) -> None:
         if (chosen := self._state.chosen) is None:
@@ -292,18 +336,6 @@ class Session:
         labels = {"gender": persona.gender, "personality": persona.personality}
         await self._send(ack_chat_prompt(message.request_id, code=200, message="updated", **labels))
         self._turns.warm(conversation.chat_prefix(persona), None, message.request_id)
-
-    async def _warm_up(self, message: WarmPersona | WarmHistory) -> None:
-        require_chat_engine(self._context)
-        await self._turns.budget.check(self.caller)
-        prompt_ids: Sequence[int]
-        if isinstance(message, WarmPersona):
-            segment, text = "persona_static", message.chat_prompt
-            prompt_ids = await persona_prefix(self._resolver, self._state, self.caller, text)
-        else:
-            segment, text = "history", message.history_text
-            prompt_ids = await history_prefix(self._resolver, self._state, self.caller, text)
-        self._turns.warm(prompt_ids, warmed(segment, text, message.request_id), message.request_id)
 
     # -- closing -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from accounts.callers import Caller
+from inference.resumable_sessions import ResumableSessions
 from personas.snapshot import PersonaSnapshot
 
 
@@ -43,9 +44,14 @@ class LiveSession(Protocol):
 
 
 class SessionRegistry:
-    """The live sessions of one process. All calls belong to the serving loop."""
+    """The live sessions of one process. All calls belong to the serving loop.
 
-    def __init__(self) -> None:
+    Args:
+        resumable: the sessions that another connection can take over; None: nothing can be resumed.
+    """
+
+    def __init__(self, resumable: ResumableSessions | None = None) -> None:
+        self.resumable = ResumableSessions() if resumable is None else resumable
         self._sessions: set[LiveSession] = set()
 
     def add(self, session: LiveSession) -> None:
@@ -70,8 +76,8 @@ class SessionRegistry:
     @property
     def running(self) -> int:
         """Turns running now. Other threads may read it."""
-        return sum(session.running for session in self)
+        return sum(session.running for session in self) + self.resumable.running
 
     async def drain(self, timeout: float) -> None:
         """Let every running turn end and close; after ``timeout`` seconds close what is left."""
-        await asyncio.gather(*(session.drain(timeout) for session in self))
+        await asyncio.gather(self.resumable.aclose(), *(session.drain(timeout) for session in self))

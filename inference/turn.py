@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from inference.failures import client_error
 from inference.outbox import Outbox
+from inference.prompting.heard import Heard
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.reply import Reply
 from inference.speech.output_style import GuardedStyle, RawStyle
@@ -27,12 +28,11 @@ from inference.task_ends import cancel_and_wait
 from inference.tool_classification import classify
 from inference.tool_decision import Decision, DecisionProgress, decide
 from inference.turn_frames import FramesOfTurn
+from inference.turn_line import FrameSender, TurnLine
 from inference.turn_plan import TurnPlan, TurnPolicy
 from inference.turn_result import EndReason, GenerationUsage, StopReason, TurnResult
 
 logger = logging.getLogger(__name__)
-
-FrameSender = Callable[[str], Awaitable[None]]
 
 
 class Turn:
@@ -55,13 +55,10 @@ class Turn:
         ack: Callable[[], str] | None = None,
     ) -> None:
         self.plan = plan
-        self.frames = frames
+        self.line = TurnLine(frames, send, ack)
         self.done_sent = False
         self.stop_reason: StopReason | None = None
         self._policy = policy
-        self._send = send
-        self._ack = ack
-        self._muted = False
         self._request = plan.chat.request if plan.chat else None
         self._reply: Reply | None = None
         self._replies_begun = 0
@@ -70,18 +67,17 @@ class Turn:
         self._tool_wanted: bool | None = None
         self._ended_by = EndReason.CANCELLED
         self._error_code: str | None = None
-        self._ttft_ms: float | None = None
         self._tool_ms: float | None = None
         self._started = time.perf_counter()
         self._ended_at: float | None = None
-        self._outbox = Outbox(self._send_token, policy.flush_delay_s)
+        self._outbox = Outbox(self.line.token, policy.flush_delay_s)
         self._style = plan.chat.style() if plan.chat else RawStyle()
 
     # -- result ------------------------------------------------------------------------------------
 
     def result(self) -> TurnResult:
         """Return what happened up to now. A turn that has not ended counts as cancelled."""
-        reply, delivered = self._reply, self._outbox.sent()
+        reply, delivered, first = self._reply, self._outbox.sent(), self.line.first_text_at
         suppressed = self._style.suppressed if isinstance(self._style, GuardedStyle) else 0
         return TurnResult(
             turn=self.plan.turn,
@@ -101,7 +97,7 @@ class Turn:
                 tool_prompt_tokens=self._tool.prompt_tokens,
                 tool_completion_tokens=self._tool.completion_tokens,
                 discarded_tokens=self._discarded_tokens,
-                ttft_ms=self._ttft_ms,
+                ttft_ms=None if first is None else _ms(first - self._started),
                 tool_ms=self._tool_ms,
                 total_ms=_ms((self._ended_at or time.perf_counter()) - self._started),
                 suppressed=suppressed + (reply.suppressed if reply else 0),
@@ -124,17 +120,21 @@ class Turn:
             return reply.released_ids(chat.encode)
         return reply.ids_of(text, chat.encode) if reply.released().startswith(text) else chat.encode(text)
 
-    # -- running -----------------------------------------------------------------------------------
+    def check_received(self, received: Heard) -> None:
+        """Raise ``ProtocolError`` where a client claims more text than was sent."""
+        if received.length > received.unit.length_of(self._outbox.sent()[: self.line.characters]):
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "received is more than was sent")
 
-    async def acknowledge(self) -> None:
-        """Send the ack once. Every other frame of the turn is sent after this call."""
-        ack, self._ack = self._ack, None
-        if ack is not None:
-            await self._emit(ack())
+    def missing(self, received: Heard) -> Sequence[str]:
+        """Return the frames that a client lacks which has this part of the text."""
+        text = self._outbox.sent()
+        return self.line.missing(text, received.code_points_of(text))
+
+    # -- running -----------------------------------------------------------------------------------
 
     def mute(self) -> None:
         """Send no more frames, also where the turn's task still runs. The caller sends the last frame itself."""
-        self._muted = True
+        self.line.mute()
         self._outbox.close()
 
     async def run(self) -> None:
@@ -151,19 +151,26 @@ class Turn:
             error = client_error(logger, f"turn {self.plan.turn}:", failure)
         self._ended_by = ended_by
         self._ended_at = time.perf_counter()
-        await self.acknowledge()
+        await self.line.acknowledge()
         if error is None:
-            await self._emit(self.frames.final(self._outbox.sent()))
+            await self.line.final(self._outbox.sent())
         else:
             self._error_code = error.code
             await self._outbox.flush()  # text that waits was generated in time
-            await self._emit(self.frames.error(error.code, error.message, **error.details))
+            await self.line.error(error.code, error.message, error.details)
+
+    async def send_cancelled(self) -> None:
+        """Send the last frame of a turn that was cancelled. Nothing is sent afterwards, also where the task goes on."""
+        self.done_sent = True
+        await self.line.acknowledge()
+        self._outbox.close()
+        await self.line.done(cancelled=True)
 
     async def send_done(self, result: TurnResult) -> None:
         """Send the last frame of a turn that ended by itself, once the turn is recorded and accounted."""
-        if not self._muted:
+        if not self.line.muted:
             self.done_sent = True
-            await self._emit(self.frames.done(result.usage.as_frame(result.ended_by)))
+            await self.line.done(result.usage.as_frame(result.ended_by))
 
     async def _generate(self) -> None:
         tool, chat = self.plan.tool, self.plan.chat
@@ -299,8 +306,7 @@ class Turn:
         chat = self.plan.chat
         if decision.calls and chat and chat.request_after_yes and self._request is chat.request:
             self._request = chat.request_after_yes()
-        await self.acknowledge()
-        await self._emit(self.frames.toolcall(list(decision.calls), decision.score))
+        await self.line.toolcall(list(decision.calls), decision.score)
 
     def _begin_reply(self) -> AsyncGenerator[str, None]:
         chat, request = self.plan.chat, self._request
@@ -326,16 +332,6 @@ class Turn:
 
     async def _say(self, piece: str) -> None:
         await self._outbox.put(self._style.feed(piece))
-
-    async def _send_token(self, text: str) -> None:
-        if self._ttft_ms is None:
-            self._ttft_ms = _ms(time.perf_counter() - self._started)
-            await self.acknowledge()
-        await self._emit(self.frames.token(text))
-
-    async def _emit(self, frame: str) -> None:
-        if frame and not self._muted:
-            await self._send(frame)
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | None:

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.metrics import Metrics
-from inference.turn import FrameSender, Turn
+from inference.turn import Turn
 from inference.turn_frames import FramesOfTurn
+from inference.turn_line import FrameSender
 from inference.turn_plan import TurnPlan, TurnPolicy
 from inference.turn_result import StopReason, TurnResult
 
@@ -65,6 +66,11 @@ class TurnRunner:
         return self._run is not None and not self._run.task.done()
 
     @property
+    def last(self) -> Turn | None:
+        """The running turn, else the one that ended last; None before the first."""
+        return self._run.turn if self._run is not None else None
+
+    @property
     def closed(self) -> bool:
         """Whether no more turns start."""
         return self._closed
@@ -72,6 +78,10 @@ class TurnRunner:
     def close(self) -> None:
         """Start no more turns."""
         self._closed = True
+
+    def reopen(self) -> None:
+        """Start turns again: another connection goes on."""
+        self._closed = False
 
     def start(self, plan: TurnPlan, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> Turn | None:
         """Start a turn. The caller has stopped the one before.
@@ -122,6 +132,12 @@ class TurnRunner:
         await asyncio.wait({run.task}, timeout=CANCEL_GRACE_S)
         self._account(run)
 
+    def redirect(self, send: FrameSender) -> None:
+        """Send all further frames to another connection."""
+        self._send = send
+        if self._run is not None:
+            self._run.turn.line.redirect(send)
+
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the running turn has ended and its last frame was sent, at most ``timeout_s`` seconds for the
         turn; None waits without a limit."""
@@ -153,11 +169,7 @@ class TurnRunner:
             logger.error("turn %d did not end within %.0f s of its cancellation", turn.plan.turn, CANCEL_GRACE_S)
         stopped = not turn.done_sent
         if stopped:
-            turn.done_sent = True
-            await turn.acknowledge()
-            turn.mute()
-            if frame := turn.frames.done(cancelled=True):
-                await self._send(frame)
+            await turn.send_cancelled()
         self._metrics.cancel_seconds.observe(time.perf_counter() - started)
         return stopped
 

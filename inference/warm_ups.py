@@ -16,8 +16,8 @@ from inference.prefix_cache import prime
 from inference.protocol.errors import ProtocolError
 from inference.protocol.frames import error_frame
 from inference.serving_context import ServingContext
-from inference.turn import FrameSender
 from inference.turn_admission import budget_exhausted
+from inference.turn_line import FrameSender
 
 logger = logging.getLogger("yap.session")
 
@@ -68,6 +68,10 @@ class WarmUps:
         """Compute prefixes that a history trim has changed, before the user's next message. Free of charge: the next
         turn pays for the same tokens."""
         self._run(self._refresh(prefixes, session_name))
+
+    def redirect(self, send: FrameSender) -> None:
+        """Send all further answers to another connection."""
+        self._send = send
 
     async def aclose(self, timeout_s: float) -> None:
         """Cancel all warm-ups and wait at most ``timeout_s`` seconds for their ends."""

@@ -62,6 +62,7 @@ class YapServer:
                 "PORT": str(self.port),
                 "TEXT_API_KEY": self.api_key,
                 "TOOL_HARD_TIMEOUT_MS": "-1",
+                "RESUME_GRACE_S": "0",
                 "SESSION_KEEP_S": "0",  # tests share servers and session ids
                 "TOOL_DECISION": "model",  # what most tests script; the classifier has tests of its own
                 "PYTHONUNBUFFERED": "1",

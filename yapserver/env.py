@@ -195,6 +195,9 @@ class Environment(BaseSettings):
     )
     SESSION_KEEP_S: Annotated[float, Field(ge=0)] = Field(300.0, description="keep a lost session for, seconds; 0: off")
     SESSION_KEEP_TOKENS: NonNegative = Field(2_000_000, description="limit of all kept sessions, tokens")
+    RESUME_GRACE_S: Annotated[float, Field(ge=0, le=300)] = Field(
+        8.0, description="let the reply of a lost connection go on for, seconds; 0: abort it at once"
+    )
     WS_MAX_MESSAGES_PER_WINDOW: NonNegative = Field(20, description="messages per connection and window; 0: no limit")
     WS_MESSAGE_WINDOW_SECONDS: Annotated[float, Field(ge=0)] = Field(
         60.0, description="length of the rolling message window, seconds; 0: no limit"

@@ -31,6 +31,7 @@ from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
+from inference.resumable_sessions import ResumableSessions
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session_registry import SessionRegistry
 from inference.tool_classifier.encoder import SentenceEncoder, load_encoder
@@ -170,7 +171,7 @@ class ServerRuntime:
             metrics=Metrics(),
             kept=KeptSessions(env.SESSION_KEEP_S, env.SESSION_KEEP_TOKENS),
         )
-        self.registry = SessionRegistry()
+        self.registry = SessionRegistry(ResumableSessions(env.RESUME_GRACE_S, env.MAX_CONCURRENT_CONNECTIONS))
         self.serving.metrics.register_gauges(lambda: self.registry.connections, lambda: self.registry.running)
         self.admission = Admission(
             find_caller=self.stores.lookup.find,

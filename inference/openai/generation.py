@@ -35,10 +35,10 @@ from inference.prompting.history import ExchangeText
 from inference.prompting.persona import PersonaError
 from inference.protocol.errors import ErrorCode, ProtocolError, persona_refused
 from inference.serving_context import RETRY_IN_S
-from inference.turn import FrameSender
 from inference.turn_admission import DeployedEngines, budget_exhausted, engines_for_start
 from inference.turn_budget import TurnBudget
 from inference.turn_frames import FramesOfTurn
+from inference.turn_line import FrameSender
 from inference.turn_plan import ChatPlan, ChatRequest, TurnPlan
 from inference.turn_planner import TurnPlanner
 from inference.turn_result import EncodedUtterance, StopReason, TurnResult
@@ -265,7 +265,7 @@ class Generation:
                 # The task's first step, or that of the tasks it creates, submits the engine requests.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                await turn.acknowledge()
+                await turn.line.acknowledge()
             await self._runner.wait()
         if self._refusal is not None and (self._result is None or self._result.stop_reason is not None):
             error = self._refusal

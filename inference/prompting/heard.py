@@ -12,6 +12,10 @@ class HeardUnit(StrEnum):
     CODE_POINTS = "codepoints"
     UTF16 = "utf16"
 
+    def length_of(self, text: str) -> int:
+        """Return the length of ``text`` in this unit."""
+        return len(text) if self is HeardUnit.CODE_POINTS else len(text.encode("utf-16-le")) // 2
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:

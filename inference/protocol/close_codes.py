@@ -3,3 +3,4 @@
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_RESTART = 1012
+CLOSE_TAKEN_OVER = 4001  # another connection has resumed the session

@@ -25,6 +25,7 @@ from inference.protocol.messages import (
     Message,
     Ping,
     Pong,
+    Resume,
     Start,
     WarmHistory,
     WarmPersona,
@@ -40,7 +41,7 @@ GENDERS = {
     "male": "male", "man": "male", "boy": "male", "guy": "male", "m": "male",
 }  # fmt: skip
 MESSAGE_TYPES = (
-    "start", "followup", "chat_prompt", "warm_persona", "warm_history", "cancel", "end", "ping", "pong",
+    "start", "followup", "chat_prompt", "warm_persona", "warm_history", "cancel", "resume", "end", "ping", "pong",
 )  # fmt: skip
 
 
@@ -144,6 +145,8 @@ class Decoder:
                 return WarmHistory(request_id, text)
             case "cancel":
                 return Cancel(request_id, _heard(fields))
+            case "resume":
+                return self._resume(fields, request_id)
             case "end":
                 return End(request_id)
             case "ping":
@@ -153,13 +156,7 @@ class Decoder:
         raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"unknown type; known are {', '.join(MESSAGE_TYPES)}")
 
     def _start(self, fields: Mapping[str, Any], request_id: str | None) -> Start:
-        session_id = fields.get("session_id")
-        if not isinstance(session_id, str) or not session_id.strip():
-            raise ProtocolError(ErrorCode.MISSING_SESSION_ID, "start needs session_id, a string")
-        if len(session_id) > MAX_SESSION_ID_CHARS:
-            raise ProtocolError(
-                ErrorCode.INVALID_MESSAGE, f"session_id may have at most {MAX_SESSION_ID_CHARS} characters"
-            )
+        session_id = _session_id(fields, "start")
         utterance = fields.get("user_utterance")
         if utterance is not None and not isinstance(utterance, str):
             raise ProtocolError(ErrorCode.INVALID_USER_UTTERANCE, "user_utterance must be a string")
@@ -188,6 +185,15 @@ class Decoder:
             heard=_heard(fields),
             user_identity=_user_identity(fields.get("user_identity")),
         )
+
+    def _resume(self, fields: Mapping[str, Any], request_id: str | None) -> Resume:
+        session_id = _session_id(fields, "resume")
+        turn, received = fields.get("turn"), _characters(fields, "received")
+        if isinstance(turn, bool) or not isinstance(turn, int) or turn < 1:
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "resume needs turn, the number of a turn")
+        if received is None:
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "resume needs received, a number of characters")
+        return Resume(request_id, session_id, turn, received)
 
     def _persona(self, fields: Mapping[str, Any]) -> PersonaFields:
         gender = _blank_to_none(fields.get("gender"))
@@ -227,20 +233,33 @@ def _chat_prompt(fields: Mapping[str, Any]) -> str | None:
     return prompt
 
 
+def _session_id(fields: Mapping[str, Any], kind: str) -> str:
+    session_id = fields.get("session_id")
+    if not isinstance(session_id, str) or not session_id.strip():
+        raise ProtocolError(ErrorCode.MISSING_SESSION_ID, f"{kind} needs session_id, a string")
+    if len(session_id) > MAX_SESSION_ID_CHARS:
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"session_id may have at most {MAX_SESSION_ID_CHARS} characters")
+    return session_id
+
+
 def _heard(fields: Mapping[str, Any]) -> Heard | None:
-    length = fields.get("heard")
+    return _characters(fields, "heard")
+
+
+def _characters(fields: Mapping[str, Any], name: str) -> Heard | None:
+    length = fields.get(name)
     if length is None:
         return None
     if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-        raise ProtocolError(ErrorCode.INVALID_MESSAGE, "heard must be a number of characters")
-    unit = fields.get("heard_unit")
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"{name} must be a number of characters")
+    unit = fields.get(f"{name}_unit")
     if unit is None:
         return Heard(length)
     try:
         return Heard(length, HeardUnit(unit))
     except ValueError:
         allowed = ", ".join(HeardUnit)
-        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"heard_unit must be one of {allowed}") from None
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"{name}_unit must be one of {allowed}") from None
 
 
 def _user_identity(value: Any) -> str | None:

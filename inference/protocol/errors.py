@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     MISSING_ANALYSIS_TEXT = "missing_analysis_text"
     INVALID_HISTORY = "invalid_history"
     NO_ACTIVE_SESSION = "no_active_session"
+    UNKNOWN_SESSION = "unknown_session"
     CHAT_NOT_DEPLOYED = "chat_not_deployed"
     INVALID_SAMPLING_PAYLOAD = "invalid_sampling_payload"
     MESSAGE_RATE_LIMITED = "message_rate_limited"

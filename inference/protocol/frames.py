@@ -50,6 +50,11 @@ def ack_chat_prompt(request_id: str | None, **fields: Any) -> str:
     return encode("ack", **{"for": "chat_prompt"}, ok=True, request_id=request_id, **fields)
 
 
+def ack_resume(session_id: str, turn: int, request_id: str | None) -> str:
+    """Return the ``ack`` of a ``resume``; the frames that the client lacks follow."""
+    return encode("ack", **{"for": "resume"}, ok=True, session_id=session_id, turn=turn, request_id=request_id)
+
+
 def ack_start(
     frames: TurnFrames,
     *,

@@ -60,6 +60,16 @@ class WarmHistory(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Resume(Message):
+    """Asks for the rest of turn ``turn`` of a lost connection. ``received`` is the part of the text that the client
+    has."""
+
+    session_id: str
+    turn: int
+    received: Heard
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel(Message):
     """Cancels the running turn. ``heard`` cuts the last reply; None leaves the reply as delivered."""
 

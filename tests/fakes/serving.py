@@ -24,6 +24,7 @@ from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.persona_resolver import PersonaResolver
 from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
+from inference.resumable_sessions import ResumableSessions
 from inference.serving_context import ServingContext, SessionPolicy
 from inference.session import Session
 from inference.turn_plan import TurnPolicy
@@ -112,14 +113,20 @@ async def make_serving(
 class Line:
     """One connection, without its socket: frames as dicts, and the close code when there is one."""
 
-    def __init__(self, serving: ServingContext, caller: Caller = UNLIMITED, patience: float = 5) -> None:
+    def __init__(
+        self,
+        serving: ServingContext,
+        caller: Caller = UNLIMITED,
+        patience: float = 5,
+        resumable: ResumableSessions | None = None,
+    ) -> None:
         self.patience = patience  # seconds
         self.frames: list[dict[str, Any]] = []
         self.closed: int | None = None
         self._arrived = asyncio.Condition()
         self.serving = serving
         self.send: Callable[[str], Awaitable[None]] = self._receive  # a test may put another function here
-        self.session = Session(serving, caller, lambda text: self.send(text), self._close)
+        self.session = Session(serving, caller, lambda text: self.send(text), self._close, resumable)
 
     async def _receive(self, text: str) -> None:
         self.frames.append(json.loads(text))

@@ -74,7 +74,7 @@ async def test_a_stop_that_outlasts_its_grace_records_the_turn_and_silences_it(
             if turn.plan.turn == 1:
                 stuck.set()
                 await hold.wait()
-                await turn._emit(turn.frames.token("late"))
+                await turn.line.token("late")
             raise
 
     monkeypatch.setattr(Turn, "run", run)

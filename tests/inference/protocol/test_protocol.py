@@ -141,7 +141,7 @@ def test_only_true_cancels_without_a_type(text: str) -> None:
 
 
 def test_every_type_is_known_and_others_are_not() -> None:
-    needs = {"analysis_text": "a", "chat_prompt": "p", "history_text": "", "session_id": "s"}
+    needs = {"analysis_text": "a", "chat_prompt": "p", "history_text": "", "session_id": "s", "turn": 1, "received": 0}
     for kind in MESSAGE_TYPES:
         decode({"type": kind, **needs})
     for unknown in ("token", "started", "çancel", "start ping", "__cancel__"):
