@@ -3,4 +3,5 @@
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_RESTART = 1012
-CLOSE_TAKEN_OVER = 4001  # another connection has resumed the session
+CLOSE_TAKEN_OVER = 4001
+"""Another connection has resumed the session."""

@@ -125,8 +125,9 @@ class Line:
         self.closed: int | None = None
         self._arrived = asyncio.Condition()
         self.serving = serving
+        self.resumable = ResumableSessions() if resumable is None else resumable
         self.send: Callable[[str], Awaitable[None]] = self._receive  # a test may put another function here
-        self.session = Session(serving, caller, lambda text: self.send(text), self._close, resumable)
+        self.session = Session(serving, caller, lambda text: self.send(text), self._close, self.resumable)
 
     async def _receive(self, text: str) -> None:
         self.frames.append(json.loads(text))
@@ -208,6 +209,7 @@ async def talking(
     *,
     caller: Caller = UNLIMITED,
     turn: TurnPolicy | None = None,
+    resumable: ResumableSessions | None = None,
     **options: Any,
 ) -> AsyncIterator[Line]:
     """A connection to a server with these engines (a chat engine where none is named)."""
@@ -217,11 +219,12 @@ async def talking(
     if chat is None and tool is None:
         chat = FakeEngine()
     serving = await make_serving(chat, tool, policy=policy, **options)
-    line = Line(serving, caller)
+    line = Line(serving, caller, resumable=resumable)
     line.session.open()
     try:
         yield line
         check_order(line.frames)
     finally:
         await line.session.aclose()
+        await line.resumable.aclose()
         await serving.engines.aclose()

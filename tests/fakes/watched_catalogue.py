@@ -57,7 +57,7 @@ async def controlled(
     **options: Any,
 ) -> AsyncIterator[tuple[Line, ConfigWatcher]]:
     async with talking(chat or FakeEngine(), caller=caller, **options) as line:
-        registry = SessionRegistry()
+        registry = SessionRegistry(line.resumable)
         registry.add(line.session)
         threads = DatabaseThreads(database.breaker, 1, "control")
         control = ConfigWatcher(line.serving, registry, database.source(), threads, lookup)

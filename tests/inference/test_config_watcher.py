@@ -13,6 +13,7 @@ from inference import config_watcher as config_watcher_module
 from inference.config_watcher import ConfigWatcher
 from inference.engines.base import PRIORITY_WARM
 from inference.kept_sessions import KeptSessions
+from inference.resumable_sessions import ResumableSessions
 from inference.session_registry import SessionRegistry
 from personas.snapshot import Catalogue, PhraseRule
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
@@ -134,6 +135,21 @@ async def test_the_kept_sessions_of_a_revoked_key_are_dropped() -> None:
         assert len(kept) == 1
         database.callers[7] = None
         await until(lambda: not len(kept))
+
+
+async def test_the_lost_reply_of_a_revoked_key_is_dropped() -> None:
+    database = Database()
+    chat = FakeEngine(step=asyncio.Semaphore(2))
+    async with controlled(database, chat, resumable=ResumableSessions(100.0)) as (line, _):
+        kept, lost = line.serving.kept, line.resumable
+        await line.say(START)
+        await line.until(lambda frames: frames[-1]["type"] == "token")
+        await line.session.aclose()
+        assert lost.running == 1
+        database.callers[7] = None
+        await until(lambda: not len(lost))
+        assert len(kept) == 0
+        assert chat.aborted
 
 
 async def test_changed_limits_govern_live_connections() -> None:

@@ -4,76 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from accounts.callers import Caller
 from inference.engines.base import EngineRole
-from inference.kept_sessions import KeptSessions
 from inference.resumable_sessions import ResumableSessions
-from inference.serving_context import ServingContext
 from tests.engine.waiting import until
 from tests.fakes.engine import FakeEngine
-from tests.fakes.serving import UNLIMITED, Line, make_serving
-from tests.inference.session_lines import let_go, limited
+from tests.fakes.serving import make_serving
+from tests.inference import resumable_world
+from tests.inference.resumable_world import AGAIN, SAID, World, resume
+from tests.inference.session_lines import let_go
 
-SAID = "Hello there, how are you today? 😀 I am fine, thank you for asking."
-OTHER = replace(UNLIMITED, prefix="other")
-AGAIN = {"type": "start", "session_id": "s1", "user_utterance": "and now?"}
-
-
-@dataclass
-class World:
-    """One process with a paced engine. `grace_s` is long: a test calls what the timer would."""
-
-    serving: ServingContext
-    chat: FakeEngine
-    resumable: ResumableSessions
-
-    @asynccontextmanager
-    async def line(self, caller: Caller = UNLIMITED) -> AsyncIterator[Line]:
-        line = Line(self.serving, caller, resumable=self.resumable)
-        line.session.open()
-        try:
-            yield line
-        finally:
-            await line.session.aclose()
-
-    async def lost(self, tokens: int | None, caller: Caller = UNLIMITED, **start: Any) -> str:
-        """A reply whose connection is lost after some tokens; None: after the end. Returns what the client got."""
-        self.chat.step = None if tokens is None else asyncio.Semaphore(tokens)
-        async with self.line(caller) as line:
-            await line.say({"type": "start", "session_id": "s1", "persona": "anna", "user_utterance": "hi", **start})
-            if tokens is None:
-                await line.until_done()
-            else:
-                await line.until(lambda frames: sum(frame["type"] == "token" for frame in frames) >= tokens)
-            return line.text()
-
-    def said(self, caller: Caller = UNLIMITED) -> list[str]:
-        state = self.serving.kept.find(caller, "s1")
-        return state.conversation.recent_lines(10) if state is not None and state.conversation is not None else []
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    chat = FakeEngine(reply=SAID, step=asyncio.Semaphore(0))
-    serving = await make_serving(chat, None)
-    serving.kept = KeptSessions(300.0)
-    world = World(serving, chat, ResumableSessions(100.0))
-    yield world
-    await world.resumable.aclose()
-    await serving.engines.aclose()
-
-
-def resume(received: int, turn: int = 1, **fields: Any) -> dict[str, Any]:
-    return {"type": "resume", "session_id": "s1", "turn": turn, "received": received, **fields}
+world = resumable_world.world
 
 
 async def test_the_missing_text_comes_at_once_and_the_rest_as_it_comes(world: World) -> None:
@@ -181,26 +126,6 @@ async def test_a_send_that_hangs_on_the_lost_connection_is_not_sent_twice(world:
         assert got + new.text() == SAID
 
 
-async def test_nobody_comes_back(world: World) -> None:
-    world.resumable = ResumableSessions(0.05)
-    got = await world.lost(3)
-    assert world.said() == []
-    let_go(world.chat, 2)
-    await until(lambda: len(world.resumable) == 0)
-    assert world.chat.aborted
-    assert world.said() == ["hi", got]
-    async with world.line() as line:
-        assert (await line.ask(resume(len(got))))["error_code"] == "unknown_session"
-
-
-async def test_nobody_comes_back_for_a_reply_that_ended(world: World) -> None:
-    got = await world.lost(3)
-    let_go(world.chat)
-    await world.chat.wait_idle()
-    await world.resumable.aclose()
-    assert world.said() == ["hi", got]
-
-
 async def test_a_start_ends_the_lost_reply(world: World) -> None:
     got = await world.lost(3)
     async with world.line() as line:
@@ -259,67 +184,6 @@ async def test_a_bad_resume_loses_nothing(world: World, fields: dict[str, Any], 
         await line.say(resume(len(got)))
         await line.until_done()
         assert got + line.text() == SAID
-
-
-async def test_another_key_finds_nothing(world: World) -> None:
-    await world.lost(3)
-    async with world.line(OTHER) as line:
-        assert (await line.ask(resume(0)))["error_code"] == "unknown_session"
-    assert world.resumable.running == 1
-
-
-async def test_a_revoked_keys_replies_are_dropped(world: World) -> None:
-    await world.lost(3)
-    world.resumable.revoke(OTHER)
-    assert world.resumable.running == 1
-    world.resumable.revoke(UNLIMITED)
-    world.serving.kept.revoke(UNLIMITED)
-    await until(lambda: len(world.resumable) == 0)
-    assert world.chat.aborted
-    assert len(world.serving.kept) == 0
-
-
-async def test_end_drops_at_once(world: World) -> None:
-    async with world.line() as line:
-        await line.say({"type": "start", "session_id": "s1", "persona": "anna", "user_utterance": "hi"})
-        await line.say({"type": "end"})
-    assert len(world.resumable) == len(world.serving.kept) == 0
-    assert world.chat.aborted
-
-
-async def test_a_keys_limit_of_connections_bounds_its_lost_replies(world: World) -> None:
-    caller = limited(connections=2)
-    for number in range(4):
-        await world.lost(1, caller, session_id=f"s{number}")
-    await until(lambda: len(world.resumable) == 2)
-    assert len(world.chat.aborted) == 2
-    await world.lost(1, OTHER, session_id="s0")
-    assert len(world.resumable) == 3
-
-
-async def test_all_lost_replies_are_bounded(world: World) -> None:
-    world.resumable = ResumableSessions(100.0, max_lost=2)
-    for number in range(4):
-        await world.lost(1, session_id=f"s{number}")
-    await until(lambda: len(world.resumable) == 2)
-    await world.resumable.aclose()
-
-
-async def test_off_aborts_at_once(world: World) -> None:
-    world.resumable = ResumableSessions(0)
-    got = await world.lost(3)
-    assert world.chat.aborted
-    assert world.said() == ["hi", got]
-    async with world.line() as line:
-        assert (await line.ask(resume(len(got))))["error_code"] == "unknown_session"
-
-
-async def test_the_process_stops(world: World) -> None:
-    got = await world.lost(3)
-    await world.resumable.aclose()
-    assert world.said() == ["hi", got]
-    await world.lost(3, session_id="s2")
-    assert len(world.resumable) == 0
 
 
 async def test_the_tool_decision_is_repeated_where_no_text_came() -> None:
