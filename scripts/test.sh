@@ -103,7 +103,7 @@ resolves() { # resolves VERSION: the CUDA lock against the index for that Python
         --python-platform x86_64-manylinux_2_28 "${UV_SOURCES[@]}" | grep '^vllm=='
 }
 
-twice() { # twice COMMAND…: real models answer as they like, on a machine that may be busy: a failure is tried once more, alone
+twice() { # twice COMMAND…: deadlines pass on a busy machine and real models answer freely: a failure is tried once more, alone
     "$@" || {
         say "failed; once more, only the tests that failed"
         "$@" --last-failed --last-failed-no-failures none
@@ -123,7 +123,7 @@ if wanted lint; then
         step "CUDA lock, Python $version" resolves "$version"
     done
 fi
-! wanted fast || step "fast suite" pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
+! wanted fast || step "fast suite" twice pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
 ! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
 ! wanted engine || step "engine suite" twice pytest -m "engine and not faults"
 ! wanted faults || step "faults suite" twice pytest -m faults
