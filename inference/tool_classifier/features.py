@@ -1,8 +1,9 @@
 """Features of the tool classifier: hashed n-grams of the last line, and of the lines before it under their own prefix.
 
 Character n-grams (2 to 4), word n-grams (1 and 2) and the first words once more share one hashed space, as in
-scikit-learn's ``HashingVectorizer``; the signed hash is left out. The n-grams of a text are hashed by numpy in one
-pass, so a line costs about a tenth of a millisecond.
+scikit-learn's ``HashingVectorizer``; the signed hash is left out. Each of the two earlier lines has its own prefix, and
+another one before a short last line, which they explain. The n-grams of a text are hashed by numpy in one pass, so
+a line costs about a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURE_VERSION = 1  # raise this with every change of the numbers below or of the code: older heads are then refused
+FEATURE_VERSION = 2  # raise this with every change of the numbers below or of the code: older heads are then refused
 DIMENSIONS = 1 << 18
 
 MAX_LINE_CHARS = 1600  # of the last line: the first and the last half of this
@@ -30,6 +31,8 @@ LEAD_WORDS = 3  # the first words once more: "look at" at the start of a line is
 LEAD_N = (1, 2, 3)
 LEAD_WEIGHT = 0.7
 EARLIER_WEIGHT = 0.3
+SHORT_WORDS = 3  # a line of at most this many words ("and now?") means little without the lines before it
+SHORT_EARLIER_WEIGHT = 1.0
 
 _REPEATS = re.compile(r"(.)\1{2,}")
 _DIGIT = re.compile(r"\d")
@@ -73,10 +76,13 @@ def features(text: str, earlier: Sequence[str] = ()) -> tuple[Indices, Values]:
         _block(_word_hashes(line, WORD_N, seed=2), WORD_WEIGHT),
         _block(_word_hashes(" ".join(_WORD.findall(line)[:LEAD_WORDS]), LEAD_N, seed=3), LEAD_WEIGHT),
     ]
-    for before in earlier[-MAX_EARLIER_LINES:]:
+    short = len(line.split()) <= SHORT_WORDS
+    weight = SHORT_EARLIER_WEIGHT if short else EARLIER_WEIGHT
+    for position, before in enumerate(reversed(earlier[-MAX_EARLIER_LINES:])):
         before = normalize(before[-MAX_EARLIER_CHARS:])
-        blocks.append(_block(_character_hashes(before, CHARACTER_N, seed=11), EARLIER_WEIGHT))
-        blocks.append(_block(_word_hashes(before, WORD_N, seed=12), EARLIER_WEIGHT))
+        seed = 11 + 20 * position + 10 * short
+        blocks.append(_block(_character_hashes(before, CHARACTER_N, seed), weight))
+        blocks.append(_block(_word_hashes(before, WORD_N, seed + 1), weight))
     return np.concatenate([indices for indices, _ in blocks]), np.concatenate([values for _, values in blocks])
 
 
