@@ -29,7 +29,9 @@ from inference.tool_classifier.head import MAX_CLASSES, NO_TOOL, Head, softmax
 FOLDS = 5
 MIN_EXAMPLES = 4  # of each class: fewer cannot be cross-validated
 MAX_FALSE_ALARMS = 0.05  # cross-validated, of the threshold that training chooses
-INVERSE_REGULARIZATION = 20.0  # scikit-learn's C; 10, 20 and 30 are equal in grouped cross-validation, 1 and 3 are worse
+INVERSE_REGULARIZATION = (
+    20.0  # scikit-learn's C; 10, 20 and 30 are equal in grouped cross-validation, 1 and 3 are worse
+)
 RARITY_SCALE = 0.25  # keeps the values of rare features near 1
 UNRELATED_HISTORY_WEIGHT = 0.3
 _SEED = 20
