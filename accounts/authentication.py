@@ -12,8 +12,8 @@ from accounts.addresses import client_address, network_of
 from accounts.callers import Caller, Limits
 from accounts.credentials import Credentials, find_credentials
 from accounts.defaults import default_limits
-from accounts.key_guesses import TooManyWrongKeys, wrong_keys
-from accounts.keys import prefix_of
+from accounts.key_guesses import TooManyWrongKeys, is_guess, wrong_keys
+from accounts.keys import same
 from accounts.selectors import find_caller
 
 
@@ -32,7 +32,7 @@ class CallerUser:
 
 
 def authenticate(key: str, network: str, defaults: Limits, text_api_key: str | None) -> Caller | None:
-    """Find the caller of a key, and count a wrong key that could be a guess of ``TEXT_API_KEY``.
+    """Find the caller of a key, and count a wrong key that could be a guess of ``TEXT_API_KEY``. For threads.
 
     Args:
         key: The key that was presented.
@@ -46,13 +46,9 @@ def authenticate(key: str, network: str, defaults: Limits, text_api_key: str | N
     Raises:
         TooManyWrongKeys: The network has used up its attempts; the key was not looked at.
     """
-    guess = prefix_of(key) is None
-    if guess:
-        wrong_keys.check(network)
-    caller = find_caller(key, defaults, text_api_key)
-    if guess and caller is None:
-        wrong_keys.failed(network)
-    return caller
+    if is_guess(key):
+        wrong_keys.guessed(network, right=text_api_key is not None and same(key, text_api_key))
+    return find_caller(key, defaults, text_api_key)
 
 
 def credentials_from_request(request: HttpRequest) -> Credentials:

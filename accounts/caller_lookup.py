@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from accounts.breaker import DependencyAway
@@ -21,9 +21,6 @@ CHECK_EVERY_S = 30.0
 """Remembered keys are compared with the database this often, beside the announcements of changes."""
 
 
-Find = Callable[[str, str], Caller | None]
-
-
 @dataclass(slots=True)
 class _Known:
     caller: Caller
@@ -36,12 +33,16 @@ class CallerLookup:
     Args:
         threads: Where the database is asked.
         in_memory: ``(key, network)`` → the caller of a key that needs no database, else None.
-        in_database: ``(key, network)`` → the caller of any other key, else None. Runs in a thread.
+        in_database: ``key`` → the caller of any other key, else None. Runs in a thread.
         clock: Unix seconds.
     """
 
     def __init__(
-        self, threads: DatabaseThreads, in_memory: Find, in_database: Find, clock: Callable[[], float] = time.time
+        self,
+        threads: DatabaseThreads,
+        in_memory: Callable[[str, str], Awaitable[Caller | None]],
+        in_database: Callable[[str], Caller | None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._threads = threads
         self._in_memory = in_memory
@@ -62,14 +63,14 @@ class CallerLookup:
         Raises:
             DependencyAway: The database does not answer, and this process has not met the key.
         """
-        caller = self._in_memory(key, network)
+        caller = await self._in_memory(key, network)
         if caller is not None:
             return caller
         fingerprint = hash_key(key)
         known = self._known.get(fingerprint)
         try:
             caller = await self._threads.read(
-                lambda: self._in_database(key, network), wait_s=KNOWN_WAIT_S if known else UNKNOWN_WAIT_S
+                lambda: self._in_database(key), wait_s=KNOWN_WAIT_S if known else UNKNOWN_WAIT_S
             )
         except DependencyAway:
             if known is None:

@@ -13,6 +13,7 @@ PREFIX_LENGTH = 8
 SECRET_LENGTH = 43  # 62 symbols each: 256 bits
 ENV_PREFIX = "env"  # the prefix of TEXT_API_KEY in logs and usage; a row's prefix is longer
 TRY_PREFIX = "try"  # the prefix of "Try it" tickets
+TICKET_START = f"{TRY_PREFIX}."
 
 _PREFIX_SYMBOLS = string.ascii_lowercase + string.digits
 _SECRET_SYMBOLS = string.ascii_letters + string.digits

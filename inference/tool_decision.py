@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.engines.base import Delta, Engine, EngineDead, GenerationRequest
+from inference.engines.base import LIKELY_TOKENS, Delta, Engine, EngineDead, GenerationRequest
 from inference.engines.sampling import GREEDY
 from inference.prompting.tool_definitions import CallGrammar
 from inference.tool_call import decision, parse_calls
@@ -18,7 +18,6 @@ from inference.tool_score import telling_probability
 
 logger = logging.getLogger(__name__)
 
-LIKELY_TOKENS = 20  # whose probabilities the score is made of; vLLM's max_logprobs
 DEFAULT_THRESHOLD = 0.5
 
 

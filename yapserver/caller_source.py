@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
-from accounts.authentication import authenticate
 from accounts.callers import Caller, Limits
-from accounts.key_guesses import wrong_keys
-from accounts.keys import prefix_of, same
-from accounts.selectors import callers_now, env_caller
+from accounts.key_guesses import is_guess, wrong_keys
+from accounts.keys import same
+from accounts.selectors import callers_now, env_caller, find_caller
 from yapserver import trial_tickets
+
+GUESS_WAIT_S = 0.5
 
 
 class CallerSource:
@@ -25,26 +28,32 @@ class CallerSource:
         self._defaults = defaults
         self._text_api_key = text_api_key
 
-    def in_memory(self, key: str, network: str) -> Caller | None:
-        """Return the caller of ``TEXT_API_KEY``; None for any other key. Needs no thread and no database.
+    async def in_memory(self, key: str, network: str) -> Caller | None:
+        """Return the caller of ``TEXT_API_KEY``; None for any other key. Needs no database.
+
+        A guess of that key is counted. Where all processes count together, Redis is asked in a thread, for less than
+        :data:`GUESS_WAIT_S`.
 
         Raises:
             TooManyWrongKeys: The network has used up its attempts.
         """
-        if self._text_api_key is None or prefix_of(key) is not None:
-            return None
-        wrong_keys.check(network)
-        return env_caller(self._defaults) if same(key, self._text_api_key) else None
+        right = self._text_api_key is not None and same(key, self._text_api_key)
+        if is_guess(key):
+            await self._guessed(network, right=right)
+        return env_caller(self._defaults) if right else None
 
-    def in_database(self, key: str, network: str) -> Caller | None:
-        """Return the caller of any other key or ticket; None: unknown, expired or revoked. For a thread.
+    async def _guessed(self, network: str, *, right: bool) -> None:
+        wrong_keys.guessed_here(network, right=right)
+        if wrong_keys.shared is not None:
+            with suppress(TimeoutError):  # every thread is busy: this process has counted the guess
+                async with asyncio.timeout(GUESS_WAIT_S):
+                    await asyncio.to_thread(wrong_keys.shared.guessed, network, right=right)
 
-        Raises:
-            TooManyWrongKeys: The network has used up its attempts.
-        """
+    def in_database(self, key: str) -> Caller | None:
+        """Return the caller of any other key or ticket; None: unknown, expired or revoked. For a thread."""
         if trial_tickets.is_ticket(key):
             return trial_tickets.find_caller(key, self._defaults)
-        return authenticate(key, network, self._defaults, None)
+        return find_caller(key, self._defaults, None)
 
     def current(self, callers: Collection[Caller]) -> dict[Caller, Caller | None]:
         """Return each caller as it is now; None: its connections must be closed. For a thread."""

@@ -12,7 +12,10 @@ def is_loopback(host: str) -> bool:
 
 
 def check_text_api_key(key: str | None, host: str) -> None:
-    """Raise ``ValueError`` where the server would listen beyond this machine with a key that can be guessed."""
+    """Raise ``ValueError`` where the server would listen beyond this machine with a key that can be guessed, and for a
+    key in the form of a "Try it" ticket, whose guesses are not counted."""
+    if key and key.startswith("try."):
+        raise ValueError("TEXT_API_KEY may not begin with try.")
     if key and len(key) < MIN_TEXT_API_KEY and not is_loopback(host):
         raise ValueError(
             f"TEXT_API_KEY has {len(key)} characters; where other machines reach HOST={host}, at least "

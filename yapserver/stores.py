@@ -9,8 +9,10 @@ from accounts.caller_lookup import CallerLookup
 from accounts.connection_slots import ConnectionSlots, MemoryConnectionSlots
 from accounts.database_threads import DatabaseThreads, database_breaker
 from accounts.defaults import default_limits
+from accounts.key_guesses import wrong_keys
 from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
+from accounts.redis_key_guesses import RedisKeyGuesses
 from accounts.redis_process_reports import RedisProcessReports
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import tokens_today
@@ -58,6 +60,8 @@ class Stores:
         self.slots: ConnectionSlots
         self.budget: TokenBudget
         self.reports: RedisProcessReports | None = None
+        self._guesses = RedisKeyGuesses(env.redis_url) if env.redis_url else None
+        wrong_keys.shared = self._guesses
         if self._redis is None:
             self.slots = MemoryConnectionSlots(env.MAX_CONCURRENT_CONNECTIONS)
             self.budget = MemoryTokenBudget(self._tokens_today)
@@ -106,6 +110,9 @@ class Stores:
         await asyncio.gather(*(each.aclose() for each in threads))
         if self._redis is not None:
             await self._redis.aclose()
+        if self._guesses is not None:
+            wrong_keys.shared = None
+            self._guesses.close()
 
     def _keep(self, unwritten: Unwritten) -> None:
         if not unwritten:

@@ -14,9 +14,8 @@ from django.contrib.auth import get_user_model
 from django.core import signing
 
 from accounts.callers import Caller, Limits, Window
-from accounts.keys import TRY_PREFIX, hash_key
+from accounts.keys import TICKET_START, TRY_PREFIX, hash_key
 
-TICKET_START = f"{TRY_PREFIX}."
 LIFETIME = timedelta(minutes=10)
 PERMISSION = "personas.view_persona"
 CONNECTIONS = 8

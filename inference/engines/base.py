@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Lower runs first. A live turn precedes every warm-up; among live turns the nearest deadline is first (deadlines.py).
 PRIORITY_LIVE = 0
 PRIORITY_WARM = 10
+LIKELY_TOKENS = 20  # whose probabilities a tool decision's score is made of; vLLM's max_logprobs
 
 
 class EngineRole(StrEnum):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 
-from inference.engines.base import PRIORITY_WARM, Engine, EngineDead, GenerationRequest
+from inference.engines.base import LIKELY_TOKENS, PRIORITY_WARM, Engine, EngineDead, GenerationRequest
 from inference.engines.managed_engine import OwnedEngine
 from inference.engines.sampling import GREEDY
 
@@ -49,7 +49,9 @@ async def _run_all(engine: OwnedEngine, name: str, prompts: StartupPrompts) -> N
     wanted = wanted or [engine.tokenizer.encode("Hello", add_special_tokens=False)]
     for number, ids in enumerate(wanted):
         await _run(engine, GenerationRequest(f"{name}-warm-{number}", ids, 1, GREEDY, priority=PRIORITY_WARM))
-    await _run(engine, GenerationRequest(f"{name}-warm-json", wanted[0], 2, GREEDY, json_schema=SCHEMA))
+    # The probabilities of a tool decision have a kernel of their own, which vLLM compiles for the first request.
+    json = GenerationRequest(f"{name}-warm-json", wanted[0], 2, GREEDY, json_schema=SCHEMA, want_logprobs=LIKELY_TOKENS)
+    await _run(engine, json)
 
 
 async def _run(engine: Engine, request: GenerationRequest) -> None:

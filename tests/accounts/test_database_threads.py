@@ -189,13 +189,16 @@ async def test_a_key_that_was_admitted_before_is_admitted_while_the_database_han
 ) -> None:
     ends = 1000.0
 
-    def look(key: str, network: str) -> Caller | None:
+    async def nowhere(key: str, network: str) -> None:
+        """No key is known without the database."""
+
+    def look(key: str) -> Caller | None:
         ask()
         expires = ends if key == "expiring" else None
         return None if key == "wrong" else Caller(1, key, key, DEFAULTS, expires_at=expires)
 
     now = [999.0]
-    lookup = CallerLookup(threads, lambda key, network: None, look, lambda: now[0])
+    lookup = CallerLookup(threads, nowhere, look, lambda: now[0])
     loop = asyncio.get_running_loop()
     known = await lookup.find("known")
     assert known is not None

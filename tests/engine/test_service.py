@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from inference.engines.base import PRIORITY_WARM, EngineDead, EngineRole
+from inference.engines.base import LIKELY_TOKENS, PRIORITY_WARM, EngineDead, EngineRole
 from inference.engines.managed_engine import OwnedEngine
 from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec, ModelRefused
@@ -76,6 +76,7 @@ async def test_an_engine_is_warmed_with_the_given_prompts_and_one_structured_req
     assert [list(request.prompt_ids) for request in requests] == [[1, 2, 3], [4, 5], [1, 2, 3]]
     assert [request.json_schema is None for request in requests] == [True, True, False]
     assert {request.priority for request in requests[:2]} == {PRIORITY_WARM}
+    assert [request.want_logprobs for request in requests] == [0, 0, LIKELY_TOKENS]  # vLLM compiles their kernel once
     await service.aclose()
 
 

@@ -142,12 +142,16 @@ async def test_announcing_before_and_after_its_life_is_nothing() -> None:
         await control.aclose()
 
 
+async def nowhere(key: str, network: str) -> None:
+    """No key is known without the database."""
+
+
 async def test_remembered_keys_follow_changes_although_they_are_not_connected() -> None:
     """What serves while the database is away must not be a key that was revoked while it answered."""
     database = Database()
     other = replace(UNLIMITED, key_id=8, prefix="eight", fingerprint="g")
     threads = DatabaseThreads(database.breaker, 1, "keys")
-    lookup = CallerLookup(threads, lambda key, network: None, lambda key, network: other)
+    lookup = CallerLookup(threads, nowhere, lambda key: other)
     assert await lookup.find("yap_eight") is other
     database.callers[8] = other
     async with controlled(database, lookup=lookup) as (_, control):

@@ -54,20 +54,29 @@ async def test_guesses_of_the_servers_key_are_slow(start_fake: StartServer, serv
     }
 
 
+async def test_processes_of_one_redis_count_guesses_together(start_fake: StartServer, redis_server: str) -> None:
+    one, other = (start_fake(SERVER=server, REDIS_URL=redis_server) for server in SERVERS)
+    for number in range(WRONG_KEYS):
+        assert "retry_in" not in await refusal((one, other)[number % 2], f"guess-{number}")
+    for running in (one, other):
+        assert "retry_in" in await refusal(running, running.api_key)
+        assert running.http("/status")[0] == 429
+
+
 def test_wrong_keys_are_counted_by_network_and_forgotten() -> None:
     now = [0.0]
     counter = WrongKeyCounter(limit=3, window_s=60.0, clock=lambda: now[0])
     for _ in range(3):
-        counter.check("a")
-        counter.failed("a")
-    with pytest.raises(TooManyWrongKeys) as refused:
-        counter.check("a")
-    assert refused.value.retry_in == 61
-    counter.check("b")
+        counter.guessed("a", right=True)
+        counter.guessed("a", right=False)
+    for right in (True, False):
+        with pytest.raises(TooManyWrongKeys) as refused:
+            counter.guessed("a", right=right)
+        assert refused.value.retry_in == 61
+    counter.guessed("b", right=True)
     now[0] = 60.0
-    counter.check("a")
-    counter.failed("a")  # the oldest of three is now at 0 s no longer
-    counter.check("b")
+    counter.guessed("a", right=False)  # the oldest of three is now at 0 s no longer
+    counter.guessed("b", right=False)
 
 
 def test_a_botnet_does_not_fill_the_memory() -> None:
@@ -75,7 +84,7 @@ def test_a_botnet_does_not_fill_the_memory() -> None:
 
     counter = WrongKeyCounter()
     for number in range(MAX_NETWORKS + 100):
-        counter.failed(str(number))
+        counter.guessed(str(number), right=False)
     assert len(counter._failures) == MAX_NETWORKS
 
 

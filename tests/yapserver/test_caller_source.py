@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from django.contrib.auth.models import User
 
-from accounts import services
+from accounts import keys, services
 from accounts.callers import Caller
 from accounts.key_guesses import WRONG_KEYS, TooManyWrongKeys, wrong_keys
 from tests.accounts.conftest import DEFAULTS
@@ -16,7 +18,8 @@ from tests.fakes.serving import UNLIMITED
 from yapserver import trial_tickets
 from yapserver.caller_source import CallerSource
 
-SOURCE = CallerSource(DEFAULTS, "hV7tq2mLr9wZc4nBd8fK")
+OWN = "hV7tq2mLr9wZc4nBd8fK"
+SOURCE = CallerSource(DEFAULTS, OWN)
 
 
 def now_of(caller: Caller) -> Caller | None:
@@ -60,23 +63,56 @@ def test_a_key_is_as_its_row_is_now() -> None:
     assert full not in repr(now)
 
 
-def test_the_servers_own_key_needs_no_database() -> None:
-    found = SOURCE.in_memory("hV7tq2mLr9wZc4nBd8fK", "127.0.0.1")
+@pytest.fixture(autouse=True)
+def no_guesses() -> Iterator[None]:
+    wrong_keys.clear()
+    yield
+    wrong_keys.clear()
+
+
+async def test_the_servers_own_key_needs_no_database() -> None:
+    found = await SOURCE.in_memory(OWN, "127.0.0.1")
     assert found is not None
     assert (found.key_id, found.name) == (None, "TEXT_API_KEY")
-    assert SOURCE.in_memory("wrong", "127.0.0.1") is None
-    assert CallerSource(DEFAULTS, None).in_memory("hV7tq2mLr9wZc4nBd8fK", "127.0.0.1") is None
+    assert await SOURCE.in_memory("wrong", "127.0.0.1") is None
+    assert await CallerSource(DEFAULTS, None).in_memory(OWN, "127.0.0.1") is None
+
+
+async def test_the_servers_own_key_may_have_the_form_of_a_database_key() -> None:
+    own = keys.mint().full
+    source = CallerSource(DEFAULTS, own)
+    found = await source.in_memory(own, "127.0.0.1")
+    assert found is not None
+    assert found.name == "TEXT_API_KEY"
+    assert await source.in_memory(keys.mint().full, "127.0.0.1") is None
+
+
+async def test_guesses_of_the_servers_own_key_are_counted_and_then_not_looked_at() -> None:
+    for _ in range(WRONG_KEYS):
+        assert await SOURCE.in_memory("guess", "10.1.1.1") is None
+    with pytest.raises(TooManyWrongKeys):
+        await SOURCE.in_memory(OWN, "10.1.1.1")
+    assert await SOURCE.in_memory(OWN, "10.1.1.2") is not None
+
+
+async def test_a_crowd_of_guesses_at_once_has_no_more_attempts() -> None:
+    guesses = (SOURCE.in_memory(f"guess {n}", "10.1.1.1") for n in range(100))
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    assert sum(answer is None for answer in answers) == WRONG_KEYS
 
 
 @pytest.mark.django_db
-def test_guesses_of_the_servers_own_key_are_counted_and_then_not_looked_at() -> None:
-    wrong_keys.clear()
-    try:
+def test_tickets_and_database_keys_are_admitted_from_a_network_that_guesses() -> None:
+    operator = User.objects.create_superuser("operator")
+    ticket = trial_tickets.mint(operator.pk, "ada")
+
+    async def present() -> None:
         for _ in range(WRONG_KEYS):
-            assert SOURCE.in_memory("guess", "10.1.1.1") is None
-            assert SOURCE.in_database("guess", "10.1.1.1") is None
-        with pytest.raises(TooManyWrongKeys):
-            SOURCE.in_memory("hV7tq2mLr9wZc4nBd8fK", "10.1.1.1")
-        assert SOURCE.in_memory("hV7tq2mLr9wZc4nBd8fK", "10.1.1.2") is not None
-    finally:
-        wrong_keys.clear()
+            await SOURCE.in_memory("guess", "10.1.1.1")
+        for _ in range(WRONG_KEYS + 1):
+            for key in (ticket, "try.forged", keys.mint().full):
+                assert await SOURCE.in_memory(key, "10.1.1.1") is None
+
+    asyncio.run(present())
+    assert SOURCE.in_database(ticket) is not None
+    assert SOURCE.in_database("try.forged") is None
