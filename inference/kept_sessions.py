@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from accounts.callers import Caller
+from inference.session_copies import SessionCopies
 from inference.session_state import SessionState
 from personas.snapshot import PersonaSnapshot
 
@@ -29,14 +30,20 @@ class KeptSessions:
         keep_s: a record is dropped after this many seconds; 0 keeps none.
         max_tokens: the size of all records together (:attr:`SessionState.size`); the oldest records are dropped first.
         clock: returns the time in seconds.
+        copies: copies of the records outside this process; None where there are none.
     """
 
     def __init__(
-        self, keep_s: float = 0.0, max_tokens: int = MAX_TOKENS, clock: Callable[[], float] = time.monotonic
+        self,
+        keep_s: float = 0.0,
+        max_tokens: int = MAX_TOKENS,
+        clock: Callable[[], float] = time.monotonic,
+        copies: SessionCopies | None = None,
     ) -> None:
         self._keep_s = keep_s
         self._max_tokens = max_tokens
         self._clock = clock
+        self._copies = copies if keep_s > 0 else None
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()  # in the order of their expiry
         self._tokens = 0
 
@@ -52,9 +59,42 @@ class KeptSessions:
         """Keep the state of a connection that has ended. A state without a session id is not kept."""
         if state.session_id is None or state.conversation is None or self._keep_s <= 0:
             return
-        self.drop(caller, state.session_id)
+        self.copy(caller, state)
+        self._hold(caller, state.session_id, state)
+
+    def copy(self, caller: Caller, state: SessionState) -> None:
+        """Copy a session for other processes, where there are any."""
+        if self._copies is not None:
+            self._copies.put(caller, state)
+
+    async def fetch(self, caller: Caller, session_id: str, *, copies: bool = True) -> SessionState | None:
+        """Return the record of this key's session as :meth:`find` does, or that of another process if newer.
+
+        Args:
+            caller: the key.
+            session_id: the client's id.
+            copies: whether to ask for copies of other processes.
+        """
+        state = self.find(caller, session_id)
+        if self._copies is None or not copies:
+            return state
+        copy = await self._copies.get(caller, session_id, -1 if state is None else state.version)
+        state = self.find(caller, session_id)
+        if copy is None or (state is not None and state.version >= copy.version):
+            return state
+        self._hold(caller, session_id, copy)
+        return self.find(caller, session_id)
+
+    def forget(self, caller: Caller, session_id: str) -> None:
+        """Remove the record of this key's session and its copy."""
+        self.drop(caller, session_id)
+        if self._copies is not None:
+            self._copies.delete(caller, session_id)
+
+    def _hold(self, caller: Caller, session_id: str, state: SessionState) -> None:
+        self.drop(caller, session_id)
         kept = _Kept(caller, state, state.size, self._clock() + self._keep_s)
-        self._kept[caller.identity, state.session_id] = kept
+        self._kept[caller.identity, session_id] = kept
         self._tokens += kept.size
         self.expire()
 
@@ -90,8 +130,10 @@ class KeptSessions:
 
     def revoke(self, caller: Caller) -> None:
         """Remove all records of a key that was revoked or has expired."""
-        for name in [name for name, kept in self._kept.items() if kept.caller == caller]:
-            self._remove(name)
+        for identity, session_id in [name for name, kept in self._kept.items() if kept.caller == caller]:
+            self._remove((identity, session_id))
+            if self._copies is not None:
+                self._copies.delete(caller, session_id)
 
     def expire(self) -> None:
         """Drop the records whose time is over, and the oldest ones beyond the limit."""

@@ -181,6 +181,6 @@ class ResumableSessions:
             if lost.keep:
                 lost.turns.keep(lost.caller)
             else:
-                lost.turns.drop_kept(lost.caller)
+                lost.turns.forget(lost.caller)
         finally:
             del self._lost[name]

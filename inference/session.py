@@ -145,6 +145,7 @@ class Session:
         self._keeps = False
         error = ProtocolError(ErrorCode.KEY_REVOKED, "this API key was revoked or has expired")
         await self._shut(StopReason.REVOKED, self._policy.close_unauthorized, error_frame(error))
+        self._turns.forget(self.caller)
 
     async def drain(self, timeout_s: float) -> None:
         """Let the running turn end, cancel it after ``timeout_s`` seconds; then send ``draining`` and close."""
@@ -231,7 +232,8 @@ class Session:
     async def _start(self, message: Start) -> None:
         await self._turns.budget.check(self.caller)
         is_new = message.session_id != self._state.session_id
-        kept = self._context.kept.find(self.caller, message.session_id) if is_new else None
+        copies = message.history_text is None  # else the record is not used
+        kept = await self._context.kept.fetch(self.caller, message.session_id, copies=copies) if is_new else None
         state = self._state
         if is_new:
             state = SessionState(message.session_id) if kept is None or message.history_text is not None else kept
@@ -248,8 +250,7 @@ class Session:
         engines = engines_for_start(self._context)
 
         await self._turns.runner.stop(StopReason.BARGE_IN)
-        if is_new:
-            await self._resumable.end(self.caller, message.session_id)
+        await self._resumable.end(self.caller, message.session_id)
         if kept is not None and not self._context.kept.take(self.caller, kept):
             state = SessionState(message.session_id)  # another connection was faster
         resumed_turns = state.turns if state is kept else None
@@ -284,8 +285,6 @@ class Session:
     async def _resume(self, message: Resume) -> None:
         if self._resumable.find(self.caller, message) is not self._turns:
             await self._turns.runner.stop(StopReason.BARGE_IN)
-            if self._closing:
-                return
             turns = self._resumable.find(self.caller, message)  # another connection may have been faster
             self._resumable.closed(self.caller, self._turns)
             self._resumable.take(self.caller, turns)
@@ -315,6 +314,7 @@ class Session:
     async def _end(self, message: End) -> None:
         self._keeps = False
         await self._turns.runner.stop(StopReason.END)
+        self._turns.forget(self.caller)
         await self._send(encode("connection_closed", reason="client_request", request_id=message.request_id))
         self._stop_receiving()
         await self._close(self._policy.close_client_request)

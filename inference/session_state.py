@@ -25,6 +25,7 @@ class SessionState:
         chosen: the persona choice; None before the first ``start``.
         conversation: the history; None before the first ``start``.
         sampling: the client's overrides, valid until another ``start`` gives some.
+        version: grows with each copy outside this process.
     """
 
     def __init__(self, session_id: str | None = None) -> None:
@@ -32,6 +33,7 @@ class SessionState:
         self.chosen: SessionPersona | None = None
         self.conversation: Conversation | None = None
         self.sampling: dict[str, float] = {}
+        self.version = 0
 
     @property
     def snapshot(self) -> PersonaSnapshot | None:
@@ -67,7 +69,7 @@ class SessionState:
 
     def become(self, other: SessionState) -> None:
         """Take over the contents of another state, which must not be used afterwards."""
-        self.session_id, self.sampling = other.session_id, other.sampling
+        self.session_id, self.sampling, self.version = other.session_id, other.sampling, other.version
         self.chosen, self.conversation = other.chosen, other.conversation
 
     def adopt(self, chosen: SessionPersona, persona: ResolvedPersona, resolver: PersonaResolver) -> Conversation:

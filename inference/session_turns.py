@@ -166,6 +166,11 @@ class SessionTurns:
         """Remove the record from the kept sessions."""
         self._context.kept.take(caller, self.state)
 
+    def forget(self, caller: Caller) -> None:
+        """Remove the record from the kept sessions, and its copy in other processes."""
+        if self.state.session_id is not None:
+            self._context.kept.forget(caller, self.state.session_id)
+
     def _redirect(self, send: FrameSender) -> None:
         self.runner.redirect(send)
         self.warm_ups.redirect(send)
@@ -212,7 +217,9 @@ class SessionTurns:
         caller, state = self._caller(), self.state
         account(self._context, caller, result, self.budget.take(), session_name=self.name)
         conversation, chosen = state.conversation, state.chosen
-        if conversation is not None and conversation.append(result) and not self.runner.closed and chosen is not None:
+        trimmed = conversation is not None and conversation.append(result)
+        self._context.kept.copy(caller, state)
+        if conversation is not None and trimmed and not self.runner.closed and chosen is not None:
             persona = self._context.resolver.resolve(chosen, caller)
             self.warm_ups.refresh(conversation.prefixes(persona), self.name)
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from django.conf import settings
 from django.db import DatabaseError
 
 from accounts.breaker import RETRY_S, DependencyAway
@@ -33,6 +34,7 @@ from inference.prompting.prompt_limits import PromptLimits
 from inference.protocol.decoder import Decoder
 from inference.resumable_sessions import ResumableSessions
 from inference.serving_context import ServingContext, SessionPolicy
+from inference.session_copies import SessionCopies
 from inference.session_registry import SessionRegistry
 from inference.tool_classifier.encoder import SentenceEncoder, load_encoder
 from inference.tool_classifier.service import ToolClassifier
@@ -169,7 +171,7 @@ class ServerRuntime:
             ledger=self.stores.ledger,
             budget=self.stores.budget,
             metrics=Metrics(),
-            kept=KeptSessions(env.SESSION_KEEP_S, env.SESSION_KEEP_TOKENS),
+            kept=KeptSessions(env.SESSION_KEEP_S, env.SESSION_KEEP_TOKENS, copies=self._session_copies()),
         )
         self.registry = SessionRegistry(ResumableSessions(env.RESUME_GRACE_S, env.MAX_CONCURRENT_CONNECTIONS))
         self.serving.metrics.register_gauges(lambda: self.registry.connections, lambda: self.registry.running)
@@ -203,6 +205,10 @@ class ServerRuntime:
         )
         if self.stores.reports is not None:
             self.stores.reports.publish(lambda: encode(self.status.report()))
+
+    def _session_copies(self) -> SessionCopies | None:
+        store = self.stores.copies
+        return None if store is None else SessionCopies(store, settings.SECRET_KEY, lambda: self.serving.resolver)
 
     # -- life --------------------------------------------------------------------------------------
 

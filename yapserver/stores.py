@@ -14,6 +14,7 @@ from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
 from accounts.redis_key_guesses import RedisKeyGuesses
 from accounts.redis_process_reports import RedisProcessReports
+from accounts.redis_session_copies import RedisSessionCopies
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import tokens_today
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
@@ -42,6 +43,7 @@ class Stores:
         budget: Token budgets.
         ledger: Usage.
         reports: Reports of all processes; None without ``REDIS_URL``.
+        copies: Copies of kept sessions; None without ``REDIS_URL`` or with ``SESSION_KEEP_S=0``.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -60,6 +62,7 @@ class Stores:
         self.slots: ConnectionSlots
         self.budget: TokenBudget
         self.reports: RedisProcessReports | None = None
+        self.copies: RedisSessionCopies | None = None
         self._guesses = RedisKeyGuesses(env.redis_url) if env.redis_url else None
         wrong_keys.shared = self._guesses
         if self._redis is None:
@@ -69,6 +72,8 @@ class Stores:
             self.slots = RedisConnectionSlots(self._redis, env.MAX_CONCURRENT_CONNECTIONS)
             self.budget = RedisTokenBudget(self._redis, self._tokens_today)
             self.reports = RedisProcessReports(self._redis)
+            if env.redis_url and env.SESSION_KEEP_S > 0:
+                self.copies = RedisSessionCopies(self._redis, env.redis_url, env.SESSION_KEEP_S)
 
     def degraded(self) -> list[str]:
         """Return what does not work now: ``database``, ``redis``, ``slots`` (more are taken than there are), ``usage``
@@ -106,6 +111,8 @@ class Stores:
         await self.slots.close()
         if self.reports is not None:
             await self.reports.close()
+        if self.copies is not None:
+            await self.copies.aclose()
         threads = (self._keys, self.watching, self._writing)
         await asyncio.gather(*(each.aclose() for each in threads))
         if self._redis is not None:

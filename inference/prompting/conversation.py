@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from inference.engines.base import EngineRole
 from inference.prompting.heard import Heard
-from inference.prompting.history import Exchange, ExchangeText, History
+from inference.prompting.history import Exchange, ExchangeText, History, HistoryContents
 from inference.prompting.persona import ResolvedPersona
 from inference.prompting.persona_encoder import PersonaEncoder
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
@@ -17,6 +18,17 @@ from inference.turn_result import EncodedUtterance, EndReason, TurnResult
 # Characters. The user's texts of superseded turns are joined up to this length; older text is dropped first.
 MAX_PENDING_CHARS = 1000
 ARGUMENT_EXCHANGES = 2  # exchanges that a model sees when it writes the arguments of a tool call
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationContents:
+    """What a conversation holds. A history is None where its engine is not deployed; the other two see
+    :class:`Conversation`."""
+
+    chat: HistoryContents | None
+    tool: HistoryContents | None
+    pending: str | None
+    last_reply: str | None
 
 
 class Conversation:
@@ -136,6 +148,28 @@ class Conversation:
         other = Conversation(self._encoder)
         other._chat = self._chat.copy() if self._chat is not None else None
         other._tool = self._tool.copy() if self._tool is not None else None
+        return other
+
+    def contents(self) -> ConversationContents:
+        """Return the contents at this moment; later changes do not affect the returned object."""
+        chat, tool = (None if history is None else history.contents for history in (self._chat, self._tool))
+        return ConversationContents(chat, tool, self._pending, self._last_reply)
+
+    @classmethod
+    def restored(cls, encoder: PersonaEncoder, contents: ConversationContents, *, same_ids: bool) -> Conversation:
+        """Return a conversation with these contents.
+
+        Args:
+            encoder: the encoder in force.
+            contents: from :meth:`contents`, perhaps of another process.
+            same_ids: whether an equal encoder made the ids; if not, the texts are encoded again.
+        """
+        other = cls(encoder)
+        for history, own in ((other._chat, contents.chat), (other._tool, contents.tool)):
+            found = own or contents.chat or contents.tool
+            if history is not None and found is not None:
+                history.restore(found, same_ids=same_ids and found is own)
+        other._pending, other._last_reply = contents.pending, contents.last_reply
         return other
 
     @property

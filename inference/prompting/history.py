@@ -45,6 +45,14 @@ class Exchange:
     reply_ids: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryContents:
+    """What a history holds. ``trimmed`` tells that older exchanges were dropped."""
+
+    exchanges: tuple[Exchange, ...]
+    trimmed: bool
+
+
 class ExchangeFormat(Protocol):
     """Turns exchanges into the token ids of one model's prompt."""
 
@@ -124,6 +132,26 @@ class History:
 
     def __len__(self) -> int:
         return len(self._exchanges)
+
+    @property
+    def contents(self) -> HistoryContents:
+        """The contents at this moment; later changes do not affect the returned object."""
+        return HistoryContents(tuple(self._exchanges), self._trimmed)
+
+    def restore(self, contents: HistoryContents, *, same_ids: bool) -> None:
+        """Take over the contents of another history.
+
+        Args:
+            contents: from :attr:`contents`, perhaps of another process.
+            same_ids: whether the ids were made by an equal encoder; if not, the texts are encoded again.
+        """
+        if not same_ids:
+            self.replace([exchange.text for exchange in contents.exchanges])
+            self._trimmed = contents.trimmed
+            return
+        self._exchanges, self._trimmed = list(contents.exchanges), contents.trimmed
+        self._rebuild()
+        self._trim()
 
     def copy(self) -> History:
         """Return a history with the same exchanges; a change of one does not change the other."""

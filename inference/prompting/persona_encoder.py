@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import suppress
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from inference.prompting.chat_template import ChatFormat
+from inference.prompting.history import ExchangeFormat, ExchangeText
 from inference.prompting.persona import PersonaError, PersonaProblem
 from inference.prompting.prompt_limits import PromptLimits
 from inference.prompting.text_encoder import LONG_TEXT_CHARS
@@ -17,6 +19,7 @@ from inference.prompting.transcript import TranscriptFormat
 # The known tokenizers average fewer characters per token than this, so a longer text is refused without encoding.
 MAX_CHARS_PER_TOKEN = 24
 CACHED_PROMPTS = 512
+FINGERPRINT_TEXT = "Hello, World! 3.14 \n Ünïcödé – 日本語 🎉 'quotes' def f(x): return x"
 
 
 class PersonaEncoder:
@@ -38,6 +41,18 @@ class PersonaEncoder:
         self._chat_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_chat)
         self._tool_ids = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool)
         self._tool_ids_for_chat = lru_cache(maxsize=CACHED_PROMPTS)(self._encode_tool_for_chat)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells encoders apart: the hash of what both engines make of one exchange."""
+        text = ExchangeText(FINGERPRINT_TEXT, FINGERPRINT_TEXT)
+        ids: list[list[int]] = []
+        forms: list[ExchangeFormat] = [form for form in (self.chat, self.transcript) if form is not None]
+        for form in forms:
+            exchange = form.encode_exchange(text, first=False)
+            ids += [list(form.exchange_ids(exchange, first=first)) for first in (True, False)]
+        layout = (self.chat is not None, self.transcript is not None, ids)
+        return hashlib.sha256(repr(layout).encode()).hexdigest()
 
     @property
     def max_chat_chars(self) -> int:
