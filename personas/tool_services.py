@@ -19,6 +19,7 @@ from personas.tool_files import LabelledLine
 from personas.tool_models import HeadState, Tool, ToolExample, ToolHead, example_key
 
 MAX_STORED_EXAMPLES = 100_000
+TRAINING_PREFIX = ("env", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "nice", "-n", "19")  # the streams go first
 TRAINING_LIMIT = timedelta(minutes=30)  # a run without a result after this counts as dead
 KEPT_HEADS = 20  # older retired and failed versions are deleted
 
@@ -125,11 +126,10 @@ def start_training_process(manage: Path) -> ToolHead:
     The process is detached: it outlives a restart of the server and takes nothing of its memory.
     """
     head = begin_training()
-    command = [sys.executable, str(manage), "train_tool", "--run", str(head.pk)]
-    one_thread = ["env", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1"]
+    command = [*TRAINING_PREFIX, sys.executable, str(manage), "train_tool", "--run", str(head.pk)]
     try:
         subprocess.Popen(
-            [*one_thread, "nice", "-n", "19", *command],
+            command,
             cwd=manage.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -32,6 +32,7 @@ MAX_FALSE_ALARMS = 0.05  # cross-validated, of the threshold that training choos
 INVERSE_REGULARIZATION = (
     20.0  # scikit-learn's C; 10, 20 and 30 are equal in grouped cross-validation, 1 and 3 are worse
 )
+TOLERANCE = 1e-5  # about 50 iterations; ten times more costs recall, ten times less gains nothing
 RARITY_SCALE = 0.25  # keeps the values of rare features near 1
 UNRELATED_HISTORY_WEIGHT = 0.3
 _SEED = 20
@@ -180,7 +181,7 @@ def _fit(rows: _Rows, labels: NDArray[np.int64], count: int) -> tuple[NDArray[np
     used = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))
     scale = np.log((1 + len(labels)) / (1 + frequency)) * RARITY_SCALE  # inverse document frequency
     scale[DIMENSIONS:] = 1.0  # of an embedding
-    model = _model(count)
+    model = LogisticRegression(C=INVERSE_REGULARIZATION, tol=TOLERANCE, max_iter=200)
     model.fit(
         matrix[:, used] @ diags_array(scale[used]), np.concatenate([labels, labels]), sample_weight=sample_weights
     )
@@ -193,21 +194,6 @@ def _fit(rows: _Rows, labels: NDArray[np.int64], count: int) -> tuple[NDArray[np
         weights[used] = model.coef_.T
         bias[:] = model.intercept_
     return weights * scale[:, None], bias
-
-
-def _model(count: int) -> LogisticRegression:
-    """Two classes are solved by liblinear, which is many times faster on sparse rows but knows no multinomial loss."""
-    if count == 2:
-        return LogisticRegression(
-            C=INVERSE_REGULARIZATION,
-            solver="liblinear",
-            dual=True,
-            intercept_scaling=10.0,  # liblinear regularizes the intercept; this makes the effect small
-            tol=0.1,
-            max_iter=1000,
-            random_state=_SEED,
-        )
-    return LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=400)
 
 
 def _outside_logits(
