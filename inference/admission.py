@@ -20,6 +20,20 @@ ADMISSION_TIMEOUT_S = 3.4
 TRY_NEXT_HEADER = b"x-yap-try-next"
 """Set by a balancer that passes a handshake on to another process where this one rejects it with HTTP 403."""
 
+COUNTED = "yap.counted"
+"""In a WebSocket's scope: ends the connection's count among those of its address that have no valid key."""
+
+
+def end_count(scope: Mapping[str, Any]) -> None:
+    """Count a connection among those without a valid key no longer: the key is valid, or the handshake was rejected.
+
+    Args:
+        scope: The ASGI scope of the connection.
+    """
+    end = scope.get(COUNTED)
+    if end is not None:
+        end()
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:

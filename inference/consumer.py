@@ -18,7 +18,7 @@ from channels.consumer import AsyncConsumer
 from accounts.addresses import client_address_of
 from accounts.connection_slots import ConnectionSlot
 from accounts.credentials import credentials_from_scope
-from inference.admission import Admission, check_ready
+from inference.admission import Admission, check_ready, end_count
 from inference.bounded_send import send_in_time
 from inference.failures import client_error
 from inference.protocol.close_codes import CLOSE_RESTART
@@ -57,6 +57,7 @@ class ChatConsumer(AsyncConsumer):
             return
         if self._admission.leaves_to_another_process(self._serving, scope):
             await send({"type": "websocket.close"})  # before the accept: HTTP 403
+            end_count(scope)
             return
         credentials = credentials_from_scope(scope)
         await send({"type": "websocket.accept", "subprotocol": credentials.subprotocol})
@@ -67,6 +68,7 @@ class ChatConsumer(AsyncConsumer):
         try:
             try:
                 caller = await self._admission.authenticate(self._serving, credentials.key, self._client_address)
+                end_count(scope)
                 check_ready(self._serving)
                 slot = await self._admission.take_slot(caller)
                 check_ready(self._serving)  # waiting for the slot may have taken a while

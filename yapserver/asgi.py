@@ -40,6 +40,7 @@ from yapserver.daphne_http import bounded_http
 from yapserver.env import BASE_DIR
 from yapserver.http_limits import BodyLimit, SocketCounter
 from yapserver.runtime import ServerRuntime
+from yapserver.unauthenticated_sockets import UnauthenticatedSockets
 
 
 def _make_runtime() -> ServerRuntime:
@@ -59,7 +60,9 @@ class Application:
     def __init__(self, runtime: ServerRuntime) -> None:
         self.runtime = runtime
         # Behind a proxy every socket comes from the proxy's address; the proxy has limits of its own.
-        self.sockets = SocketCounter(0 if settings.ENV.TRUST_PROXY else settings.ENV.MAX_SOCKETS_PER_ADDRESS)
+        most = settings.ENV.MAX_SOCKETS_PER_ADDRESS
+        self.sockets = SocketCounter(0 if settings.ENV.TRUST_PROXY else most)
+        self._unauthenticated = UnauthenticatedSockets(most, trust_proxy=settings.ENV.TRUST_PROXY)
         chat = ChatConsumer.as_asgi(serving=runtime.serving, admission=runtime.admission, registry=runtime.registry)
         self._route = ProtocolTypeRouter(
             {"http": BodyLimit(_django), "websocket": URLRouter([path("ws", chat), path("ws/", chat)])}
@@ -91,7 +94,7 @@ class Application:
         if send is not given:  # Daphne, which can refuse a handshake with any status now
             scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: {}}
         try:
-            await route(scope, receive, send)
+            await self._unauthenticated(route, scope, receive, send)
         finally:
             ended()
 

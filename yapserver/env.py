@@ -272,7 +272,9 @@ class Environment(BaseSettings):
         20.0, description="time for running turns to end when the server stops, seconds"
     )
     MAX_SOCKETS_PER_ADDRESS: NonNegative = Field(
-        256, description="open HTTP sockets of one address (IPv6: one /64), WebSockets not counted; 0: no limit"
+        256,
+        description="open HTTP sockets, and open WebSockets without a valid key, of one address (IPv6: one /64); "
+        "0: no limit",
     )
     ALLOWED_HOSTS: str = Field(
         "",

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 from accounts.addresses import client_address_of
 from accounts.callers import Caller
 from accounts.credentials import credentials_from_scope
+from inference.admission import end_count
 from inference.bounded_send import send_in_time
 from inference.failures import client_error
 from inference.openai.context import OpenAIContext
@@ -58,7 +59,9 @@ class ResponsesSocket:
         except OpenAIError as refusal:
             logger.info("refused %s from=%s", refusal.code, address or "?")
             await _refuse(send, refusal, by_status=_REFUSED in (scope.get("extensions") or {}))
+            end_count(scope)
             return
+        end_count(scope)
         owner = owner_of(caller)
         self._open[owner] += 1
         try:
