@@ -263,18 +263,14 @@ class Environment(BaseSettings):
         description="1: believe `X-Forwarded-Proto` and `X-Forwarded-For` of a TLS proxy; turns on HTTPS redirect, "
         "secure cookies and HSTS",
     )
-    CSRF_TRUSTED_ORIGINS: str = Field(
-        "", description="origins (`https://…`) of the admin behind a proxy, separated by commas"
-    )
+    CSRF_TRUSTED_ORIGINS: str = Field("", description="comma-separated origins (`https://…`) of the admin at a proxy")
     TALK_PAGE: bool = Field(True, description="1: `/` is a page to talk; 0: `/` answers 404")
     USAGE_KEEP_DAYS: Positive = Field(90, description="days that usage rows are kept")
     DRAIN_TIMEOUT_S: Annotated[float, Field(ge=0)] = Field(
         20.0, description="time for running turns to end when the server stops, seconds"
     )
     MAX_SOCKETS_PER_ADDRESS: NonNegative = Field(
-        256,
-        description="open HTTP sockets, and open WebSockets without a valid key, of one address (IPv6: one /64); "
-        "0: no limit",
+        256, description="HTTP sockets, and WebSockets without a valid key, of one address (IPv6: /64); 0: no limit"
     )
     ALLOWED_HOSTS: str = Field(
         "",

@@ -61,10 +61,15 @@ class UnauthenticatedSockets:
             if counted:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LINGER_S):
-                        while (await receive())["type"] != "websocket.disconnect":
+                        while (await receive())["type"] != "websocket.disconnect" or not _is_gone(receive):
                             pass
         finally:
             release()
+
+
+def _is_gone(receive: Receive) -> bool:
+    """Whether a disconnect is the end of the socket: uvicorn reports the application's own close as one too."""
+    return bool(getattr(getattr(receive, "__self__", None), "disconnected", True))
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
