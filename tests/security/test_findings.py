@@ -1,6 +1,6 @@
 """F8, F9, F11, F14, F17 as they were reported: against a running server of each kind. The other findings have files of
 their own: F2, F4, F6, F7 in test_persona_governs, F3 and F13 in test_http_limits, F5 and F12 in test_costs, F10 in
-tests/yapserver/test_logs, F15 in tests/accounts/test_login, F16 in tests/yapserver/test_caller_source, F1 in
+tests/yapserver/test_logs, F15 in tests/accounts/test_login, F16 in tests/yapserver/test_runtime, F1 in
 tests/personas/test_cards."""
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connections
 from django.db.backends.utils import CursorWrapper
 
@@ -26,6 +27,7 @@ from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.socket import Socket, chat_application
 from yapserver.env import Environment
 from yapserver.runtime import ServerRuntime
+from yapserver.trial_tickets import mint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -144,6 +146,17 @@ async def test_a_revoked_key_closes_its_connections_within_a_second(served: Serv
     again = await served.connect(key)
     await again.ended()
     assert [frame["error_code"] for frame in again.frames] == ["authentication_failed"]
+
+
+async def test_a_conversation_with_a_ticket_ends_with_its_operators_rights(served: Served) -> None:
+    operator = await in_database(lambda: User.objects.create_superuser("operator"))
+    socket = await served.connect(mint(operator.pk, "ada"))
+    socket.say({"type": "ping"})
+    await socket.until_type("pong")
+    await in_database(lambda: User.objects.filter(pk=operator.pk).update(is_active=False))
+    await socket.until(lambda: socket.closed is not None)
+    assert socket.frames[-1]["error_code"] == "key_revoked"
+    await socket.leave()
 
 
 async def test_changed_limits_govern_the_next_message(served: Served) -> None:
