@@ -76,8 +76,8 @@ def _serve(request: pytest.FixtureRequest, folder: Path, **variables: str) -> It
 
 @pytest.fixture(scope="session")
 def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """A server with the demo model in both engines."""
-    yield from _serve(request, server_folder())
+    """A server with the demo model in both engines. The tests' key has no message window: all tests together use one key."""
+    yield from _serve(request, server_folder(), WS_MAX_MESSAGES_PER_WINDOW="0")
 
 
 @pytest.fixture(scope="session")

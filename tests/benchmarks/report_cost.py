@@ -21,6 +21,7 @@ from tests.fakes.serving import make_serving
 
 class _Session:
     running = True
+    within_connection = False
 
 
 @dataclass
