@@ -155,6 +155,8 @@ class _Talk:
         elif kind == "cancel":
             if not await self._cancel():
                 await self.send({"type": "done", "cancelled": True}, message)
+        elif kind == "resume":
+            await self.send({"type": "error", "error_code": "unknown_session", "message": "nothing to resume"}, message)
         elif kind == "chat_prompt":
             await self._update(message)
         elif kind == "end":

@@ -20,9 +20,15 @@ from inference.openai import responses_socket
 from tests.fakes.engine import FakeEngine
 from yapserver import http_limits
 
+PACE_S = float(os.environ.get("YAP_TEST_PACE_S", "0"))
+REPLY = os.environ.get("YAP_TEST_REPLY", "Hello there, how are you today?")
+
 
 class ScriptedEngine(FakeEngine):
-    """An engine whose prompt says how it behaves: after ``FLOOD`` text without end, after ``SILENCE`` none."""
+    """An engine whose prompt says how it behaves: after ``FLOOD`` text without end, after ``SILENCE`` none.
+
+    ``YAP_TEST_REPLY`` is the reply, ``YAP_TEST_PACE_S`` the seconds between two tokens.
+    """
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         end = str(self.tokenizer.decode(list(request.prompt_ids[-40:])))
@@ -33,11 +39,13 @@ class ScriptedEngine(FakeEngine):
             await asyncio.Event().wait()
         async with aclosing(super().generate(request)) as deltas:
             async for delta in deltas:
+                if PACE_S:
+                    await asyncio.sleep(PACE_S)
                 yield delta
 
 
 def _engine(spec: EngineSpec) -> FakeEngine:
-    reply = "[]" if spec.role is EngineRole.TOOL else "Hello there, how are you today?"
+    reply = "[]" if spec.role is EngineRole.TOOL else REPLY
     return ScriptedEngine(spec.role, reply, model=spec.model, max_model_len=4096)
 
 

@@ -42,6 +42,9 @@ class Speaker:
     async def connect(self) -> None:
         """Open the first connection. Afterwards lost connections are reopened with a longer backoff."""
         self.dialogue.on_open = self._opened
+        self.dialogue.on_resume = lambda _: self.talk.post(
+            Note("The connection broke off and is back; the reply goes on.", alert=True)
+        )
         await self.dialogue.connect()
         self.dialogue.backoff = PATIENT
         self.dialogue.on_wait = lambda error, seconds: self.talk.post(

@@ -18,7 +18,7 @@ from yapclient.address import Server
 from yapclient.errors import ConnectionLost, RequestRefused, YapError
 from yapclient.events import Ack, Done, Draining, Error, Event, Pong, Warmed, decode
 from yapclient.persona import Persona
-from yapclient.turn import Exchange, Turn
+from yapclient.turn import Exchange, Recovery, Turn
 
 
 class Connection:
@@ -50,6 +50,7 @@ class Connection:
         history: str | None = None,
         sampling: Mapping[str, float] | None = None,
         heard: int | None = None,
+        recovery: Recovery | None = None,
         **fields: Any,
     ) -> Turn:
         """Create a turn; iterate it for events.
@@ -60,11 +61,12 @@ class Connection:
             history: `User: …` and `Assistant: …` lines that replace the server's history; None: keep it.
             sampling: sampling values for the session; None: keep them.
             heard: characters of the last reply that the user heard; None: all that was sent.
+            recovery: lets the turn go on when its connection is lost; None: the turn ends with the connection.
             fields: further fields of the message, such as `tool_prompt` and `user_identity`.
         """
         message: dict[str, Any] = {
             "type": "start",
-            "request_id": self._next_id(),
+            "request_id": self.next_id(),
             "session_id": self.session_id,
             "user_utterance": text,
             **(persona.fields if persona else {}),
@@ -72,7 +74,7 @@ class Connection:
         }
         optional = {"history_text": history, "sampling": dict(sampling) if sampling else None, "heard": heard}
         message.update({key: value for key, value in optional.items() if value is not None})
-        return Turn(self, message)
+        return Turn(self, message, recovery)
 
     async def barge_in(self, text: str, *, heard: int | None = None, **options: Any) -> Turn:
         """Interrupt the running turn with the next one, and send it.
@@ -89,9 +91,10 @@ class Connection:
             heard = len(self.current.text)
         return await self.turn(text, heard=heard, **options).send()
 
-    def followup(self, analysis: str) -> Turn:
-        """Create the turn after a tool's yes; `analysis` is the tool's result as text."""
-        return Turn(self, {"type": "followup", "request_id": self._next_id(), "analysis_text": analysis})
+    def followup(self, analysis: str, recovery: Recovery | None = None) -> Turn:
+        """Create the turn after a tool's yes; `analysis` is the tool's result, `recovery` as in :meth:`turn`."""
+        message = {"type": "followup", "request_id": self.next_id(), "analysis_text": analysis}
+        return Turn(self, message, recovery)
 
     async def cancel(self, heard: int | None = None) -> None:
         """Stop the running turn, which then ends with a cancelled `done`. Idempotent.
@@ -99,7 +102,7 @@ class Connection:
         Args:
             heard: characters of the reply that the user heard; None: all that was sent.
         """
-        message: dict[str, Any] = {"type": "cancel", "request_id": f"cancel-{self._next_id()}"}
+        message: dict[str, Any] = {"type": "cancel", "request_id": f"cancel-{self.next_id()}"}
         if heard is not None:
             message["heard"] = heard
         for exchange in self._open:
@@ -159,7 +162,8 @@ class Connection:
         self._open.append(exchange)
         await self._write(message)
 
-    def _next_id(self) -> str:
+    def next_id(self) -> str:
+        """Return a new `request_id`."""
         return f"r{next(self._ids)}"
 
     async def _ask(self, message: dict[str, Any], answer: type[Event]) -> Event:
@@ -168,7 +172,7 @@ class Connection:
         Raises:
             RequestRefused: the answer is an error.
         """
-        message["request_id"] = self._next_id()
+        message["request_id"] = self.next_id()
         exchange = Exchange(message["request_id"], lambda event: isinstance(event, (answer, Error)))
         await self.submit(exchange, message)
         try:

@@ -1,9 +1,10 @@
-"""A conversation that survives its connection: keeps the persona and the exchanges, and reconnects."""
+"""A conversation that survives its connection: reconnects, resumes the running reply, and goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,20 +12,24 @@ from yapclient.address import Server
 from yapclient.backoff import Backoff
 from yapclient.connection import Connection
 from yapclient.errors import ConnectionLost, YapError
-from yapclient.events import Ack
+from yapclient.events import Ack, Error, Event
 from yapclient.opening import REPLY_TIMEOUT_S, open_connection
 from yapclient.persona import Persona
 from yapclient.turn import Turn
 
 PATIENT = Backoff(attempts=8, without_server=True)
+FINAL = frozenset({"authentication_failed", "key_revoked"})  # another attempt with the same key fails as well
+TAKEN_OVER = 4001  # close code: another connection has resumed the session
+RESUMES = 8  # lost connections in a row, without a limit of attempts
 
 
 @dataclass
 class Dialogue:
     """State of a conversation.
 
-    `said` holds (user, assistant) pairs; the first turn on a new connection sends them as `history_text`. `timeout`
-    is in seconds.
+    `said` holds (user, assistant) pairs. The server keeps the record of a lost connection; where the server has none,
+    the turn begins again with `said` as `history_text`. `on_resume` is called when a running reply goes on at another
+    connection. `timeout` is in seconds.
     """
 
     server: Server
@@ -34,11 +39,16 @@ class Dialogue:
     backoff: Backoff = PATIENT
     on_wait: Callable[[YapError, float], None] | None = None
     on_open: Callable[[Connection], None] | None = None
+    on_resume: Callable[[Turn], None] | None = None
     said: list[tuple[str, str]] = field(default_factory=list)
+    session_id: str = field(default_factory=lambda: f"cli-{uuid.uuid4().hex[:12]}")
     connection: Connection | None = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sent_persona: Persona | None = None  # the persona of the server's session
     _history_sent: bool = False  # the server's history equals `said`
+    _unproven: bool = False  # on this connection the server has not said yet that it has the record
+    _current: Turn | None = None
+    _number: int = 0  # of the last turn on this connection
 
     @property
     def connected(self) -> bool:
@@ -68,8 +78,11 @@ class Dialogue:
                 self.connection = await open_connection(
                     self.server, timeout=self.timeout, backoff=self.backoff, on_wait=self.on_wait
                 )
-                self._sent_persona = None
-                self._history_sent = not self.said
+                self.connection.session_id = self.session_id
+                self._number, self._sent_persona = 0, None
+                self._unproven = bool(self.said)
+                if self._current is None:
+                    self._history_sent = not self.said
                 if self.on_open is not None:
                     self.on_open(self.connection)
             return self.connection
@@ -93,14 +106,62 @@ class Dialogue:
             history=None if self._history_sent else self.history,
             sampling=self.sampling,
             heard=heard,
+            recovery=self._recover,
         )
-        await turn.send()
-        self._sent_persona, self._history_sent = self.persona, True
-        return turn
+        return await self._send(turn)
 
     async def followup(self, analysis: str) -> Turn:
         """Send the description of the screen as the turn after a yes."""
-        return await (await self.connect()).followup(analysis).send()
+        return await self._send((await self.connect()).followup(analysis, self._recover))
+
+    async def _send(self, turn: Turn) -> Turn:
+        self._current = turn
+        try:
+            await turn.send()
+        except ConnectionLost as lost:
+            if not await self._recover(turn, lost):
+                raise
+        self._sent_persona, self._history_sent = self.persona, True
+        return turn
+
+    # -- lost connections --------------------------------------------------------------------------------------------
+
+    async def _recover(self, turn: Turn, event: Event | ConnectionLost) -> bool:
+        """See :data:`yapclient.turn.Recovery`."""
+        if isinstance(event, ConnectionLost):
+            return turn is self._current and await self._go_on(turn, event)
+        self._number = event.turn or self._number
+        if isinstance(event, Ack) and event.answers == "start":
+            unproven, self._unproven = self._unproven and not turn.has_history, False
+            if unproven and not event.resumed and turn is self._current and self.connection is not None:
+                await turn.send_again(self.connection, {"history_text": self.history})
+                return True
+        if isinstance(event, Error) and event.code == "server_draining" and turn.ack is None:
+            lost = await self.connection.wait_lost() if self.connection is not None else None
+            return isinstance(lost, ConnectionLost) and await self._recover(turn, lost)
+        return False
+
+    async def _go_on(self, turn: Turn, lost: ConnectionLost) -> bool:
+        """Connect, and resume the turn; a message that the server has not taken is sent again."""
+        for _ in range(self.backoff.attempts or RESUMES):
+            if lost.code in FINAL or lost.close_code == TAKEN_OVER:
+                return False
+            expected = turn.number or self._number + 1
+            connection = await self.connect()
+            try:
+                if await turn.resume(connection, expected):
+                    self._unproven, self._sent_persona, self._number = False, self.persona, expected
+                    if self.on_resume is not None:
+                        self.on_resume(turn)
+                    return True
+                if turn.number is not None or turn.kind == "followup":
+                    self._history_sent = False  # the rest of the reply is lost
+                    return False
+                await turn.send_again(connection, {**self.persona.fields, "session_id": self.session_id})
+                return True
+            except ConnectionLost as again:
+                lost = again
+        return False
 
     def keep(self, user: str, turn: Turn, heard: int | None = None) -> None:
         """Record a turn that has ended or was given up.

@@ -37,7 +37,7 @@ class Event:
 
 
 class Ack(Event):
-    """The server accepted a `start`, or answers a `chat_prompt`."""
+    """The server accepted a `start` or a `resume`, or answers a `chat_prompt`."""
 
     @property
     def answers(self) -> str:
@@ -63,6 +63,11 @@ class Ack(Event):
     @property
     def retry_in(self) -> float | None:
         return self.number_of("retry_in")
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the turn goes on from the record of a lost connection."""
+        return self.raw.get("resumed") is True
 
     @property
     def gender(self) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from yapclient.errors import ReplyTimeout, RequestRefused, TurnFailed, YapError
+from yapclient.errors import ConnectionLost, ReplyTimeout, RequestRefused, TurnFailed, YapError
 from yapclient.events import Ack, Done, Error, Event, Final, Token, ToolCall
 from yapclient.timing import Timing
 
 if TYPE_CHECKING:
     from yapclient.connection import Connection
+
+
+Recovery = Callable[["Turn", "Event | ConnectionLost"], Awaitable[bool]]
+"""Sees each event of a turn, or the loss of its connection, first; True where the turn goes on without it."""
 
 
 class Exchange:
@@ -72,12 +76,16 @@ class _TurnExchange(Exchange):
 class Turn:
     """One turn. Iterate it for events until the turn ends; iteration or :meth:`send` sends the message.
 
-    Iterated events are kept: `text` (all tokens), `ack`, `tool`, `final`, `done`, `error`, `timing`.
+    Iterated events are kept: `text` (all tokens), `ack`, `tool`, `final`, `done`, `error`, `timing`. `number` is the
+    server's number of the turn, `resumed` counts the lost connections that the turn has survived.
     """
 
-    def __init__(self, connection: Connection, message: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, message: dict[str, Any], recovery: Recovery | None = None) -> None:
         self._connection = connection
         self._message = message
+        self._recovery = recovery
+        self.number: int | None = None
+        self.resumed = 0
         self.exchange = _TurnExchange(str(message["request_id"]))
         self.text = ""
         self.ack: Ack | None = None
@@ -86,6 +94,16 @@ class Turn:
         self.done: Done | None = None
         self.error: Error | None = None
         self.timing = Timing(started=0.0)
+
+    @property
+    def kind(self) -> str:
+        """The type of the message: `start` or `followup`."""
+        return str(self._message["type"])
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the message replaces the server's history."""
+        return "history_text" in self._message
 
     @property
     def sent(self) -> bool:
@@ -142,14 +160,63 @@ class Turn:
             raise kind(self.error.code, self.error.message, self.error.retry_in)
         return self
 
+    async def send_again(self, connection: Connection, changes: dict[str, Any]) -> None:
+        """Send the message on another connection, or once more, with other fields. Earlier events do not count."""
+        self._message = {**self._message, **changes, "request_id": connection.next_id()}
+        await self._submit(connection, self._message)
+
+    async def resume(self, connection: Connection, number: int) -> Ack | None:
+        """Ask on another connection for the rest of the turn.
+
+        Args:
+            connection: the new connection.
+            number: the server's number of the turn.
+
+        Returns:
+            The answer; None where the server knows no such turn.
+
+        Raises:
+            RequestRefused: the server refused the message.
+        """
+        message = {"type": "resume", "session_id": connection.session_id, "turn": number, "received": len(self.text)}
+        # The server repeats the request_id of the `start` in the turn's frames, so the answer has the same one.
+        await self._submit(connection, {**message, "request_id": self._message["request_id"]})
+        event = await self.exchange.get(str(connection.server), connection.timeout)
+        if isinstance(event, Error):
+            if event.code in ("unknown_session", "unknown_message_type"):
+                return None
+            raise RequestRefused(event.code, event.message, event.retry_in)
+        assert isinstance(event, Ack)
+        self._take(event)
+        self.resumed += 1
+        return event
+
+    async def _submit(self, connection: Connection, message: dict[str, Any]) -> None:
+        self._connection = connection
+        self.exchange = _TurnExchange(str(message["request_id"]))
+        await connection.submit(self.exchange, message, self)
+
     def __aiter__(self) -> Turn:
         return self
 
     async def __anext__(self) -> Event:
-        await self.send()
-        if self.exchange.ended and self.exchange.queue.empty():
-            raise StopAsyncIteration
-        event = await self.exchange.get(str(self._connection.server), self._connection.timeout)
+        while True:
+            try:
+                await self.send()
+                if self.exchange.ended and self.exchange.queue.empty():
+                    raise StopAsyncIteration
+                event = await self.exchange.get(str(self._connection.server), self._connection.timeout)
+            except ConnectionLost as lost:
+                if self._recovery is None or not await self._recovery(self, lost):
+                    raise
+                continue
+            if self._recovery is not None and await self._recovery(self, event):
+                continue
+            if not (isinstance(event, ToolCall) and self.tool is not None and self.resumed):  # else told once more
+                return self._take(event)
+
+    def _take(self, event: Event) -> Event:
+        self.number = event.turn or self.number
         if isinstance(event, Token):
             self.text += event.text
             self.timing.token(event.text, event.at)
