@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from yapclient import Dialogue, Persona, Token, Turn
-from yapclient.address import Server
-from yapclient.backoff import Backoff
+from yapclient import Turn
 
-from tests.balancer import Balancer, balancing
+from tests.balancer import balancing
+from tests.clients_suite.talker import ENVIRONMENT, SAID, Talker
 from tests.clients_suite.terminal_user import at_terminal
 from tests.security.conftest import fake_server
 from tests.server import YapServer
 
-SAID = " ".join(f"word{number}" for number in range(30)) + " 😀 end."
+YAP_TURNS = Path(__file__).parent / "yap_turns.mjs"
 LONG = " ".join(f"word{number}" for number in range(60))
-QUICK = Backoff(attempts=40, first=0.02, longest=0.2, without_server=True)
-ENVIRONMENT = {
-    "YAP_TEST_REPLY": SAID, "YAP_TEST_PACE_S": "0.004", "WS_MAX_MESSAGES_PER_WINDOW": "0", "SESSION_KEEP_S": "60",
-    "RESUME_GRACE_S": "30", "DEPLOY_MODELS": "chat", "CHAT_MAX_OUT": "400", "HISTORY_MAX_TOKENS": "3000",
-    "CHAT_PROMPT_MAX_TOKENS": "500", "SECRET_KEY": "of-both-" + 50 * "x", "DRAIN_TIMEOUT_S": "30",
-    "MAX_CONCURRENT_CONNECTIONS": "64",
-}  # fmt: skip
-ADA = Persona("female", "calm", "You are Ada.")
 Started = Callable[..., YapServer]
 
 
@@ -42,31 +34,6 @@ def fake(server_folder: Callable[[], Path]) -> Iterator[Started]:
     yield server
     for each in made:
         each.stop()
-
-
-class Talker:
-    """One client that talks. `texts` are the replies, `fallbacks` turns for which the server had no record."""
-
-    def __init__(self, balancer: Balancer) -> None:
-        server = Server.parse(f"ws://127.0.0.1:{balancer.port}/ws", YapServer.api_key)
-        self.resumed = 0
-        self.dialogue = Dialogue(server, ADA, backoff=QUICK, on_resume=self._resumed)
-        self.texts: list[str] = []
-        self.fallbacks = 0
-
-    def _resumed(self, turn: Turn) -> None:
-        self.resumed += 1
-
-    async def say(self, text: str, on_token: Callable[[Turn], None] | None = None) -> None:
-        turn = await self.dialogue.say(text)
-        async for event in turn:
-            if on_token is not None and isinstance(event, Token):
-                on_token(turn)
-        assert turn.final is not None
-        assert turn.final.text == turn.text
-        self.texts.append(turn.text)
-        self.fallbacks += turn.has_history
-        self.dialogue.keep(text, turn)
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
@@ -114,6 +81,32 @@ async def test_live_shows_that_the_reply_goes_on(fake: Started, tmp_path: Path) 
             after = await user.sees(LONG[-6:])
             told = before.rpartition(": ")[2].rstrip("\n") + after + LONG[-6:]
             assert told.split() == LONG.split()
+
+
+async def test_the_browser_module_resumes(fake: Started) -> None:
+    server = fake().start(60)
+    dice = random.Random(20)
+    async with balancing(server.port) as balancer:
+        url = f"ws://127.0.0.1:{balancer.port}/ws"
+        process = await asyncio.create_subprocess_exec(
+            "node", "--experimental-websocket", "--no-warnings", str(YAP_TURNS), url, YapServer.api_key, "40",
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            ending = asyncio.create_task(process.communicate())
+            while not ending.done():
+                await asyncio.wait({ending}, timeout=dice.random() * 0.4)
+                if balancer.open and balancer.dropped < 60:
+                    balancer.drop(balancer.open[-1])
+            told = json.loads((await ending)[0])
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert told["errors"] == []
+    assert told["texts"] == [SAID] * 40
+    assert balancer.dropped > 10
+    assert told["resumed"] > 5
+    assert told["histories"] == 0
 
 
 async def test_a_rolling_restart_loses_no_turn(fake: Started, redis_server: str) -> None:

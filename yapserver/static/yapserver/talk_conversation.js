@@ -96,7 +96,8 @@ export class Conversation {
     stopButton.disabled = !busy;
   }
 
-  #changed({ state, error }) {
+  #changed({ state, error, resumed }) {
+    if (resumed) this.#event("The reply goes on.");
     if (state === "closed" && error) {
       this.refused(explain(error));
       return;

@@ -17,11 +17,13 @@
  *     yap.cancel();               // stops the reply
  *     yap.close();                // ends the conversation; the server forgets it
  *
- * A lost connection is opened again. The rest of its running reply is lost: that turn ends with the error `reply_lost`.
- * A message that the server has not acknowledged is sent again, and carries the conversation as `history_text`.
+ * A lost connection is opened again, and its running reply goes on there (`resumed` of `onstate`). Where the server no
+ * longer has the reply, its turn ends with the error `reply_lost`. A message that the server has not taken is sent again.
+ * Where the server has no record of the conversation, the message carries the conversation as `history_text`.
  */
 
 const FINAL = new Set(["authentication_failed", "key_revoked"]); // another attempt with the same key fails as well
+const TAKEN_OVER = 4001; // close code: another connection has resumed this conversation
 const LOST_CODES = new Set([1001, 1011, 1012, 1013]); // clean closes after which a client comes back
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8_000;
@@ -42,6 +44,7 @@ export class Turn {
   /** The last `error` frame, or null. */ error = null;
   cancelled = false;
   ended = false;
+  /** The WebSocket that took the message last, or null. */ sent = null;
   /** Milliseconds from the sending to the tool signal, the first text and the end; null where not reached. */
   times = { tool: null, first: null, total: null };
   #began = performance.now();
@@ -64,7 +67,7 @@ export class Turn {
 
   /** Called by `Yap` with every frame of this turn. */
   take(frame) {
-    if (this.ended) return;
+    if (this.ended || (frame.type === "toolcall" && this.tool)) return; // a resumed turn tells its decision again
     const now = performance.now() - this.#began;
     this.number = frame.turn ?? this.number;
     if (frame.type === "toolcall") {
@@ -92,8 +95,8 @@ export class Turn {
 /**
  * One conversation: one `session_id`, and at most one connection at a time. The first turn opens the connection.
  *
- * `onstate({state, error})` is called after every change:
- * - `connecting`, `open`.
+ * `onstate({state, error, resumed})` is called after every change:
+ * - `connecting`, `open`. `resumed` is the turn whose reply goes on after a lost connection; else it is absent.
  * - `reconnecting`: the connection was lost, or refused for a while. `error` has the server's reason, or null.
  * - `idle`: the server closed a silent connection, or every attempt failed (`error`). The next turn connects.
  * - `closed`: by `close()`, or because the key is not accepted (`error`).
@@ -111,6 +114,10 @@ export class Yap {
   #running = new Map(); // request_id → turn that has not ended
   #past = []; // turns that the server has taken, oldest first
   #admitted = false; // the server has sent a frame on this connection
+  #fresh = true; // no message was sent before this connection
+  #number = 0; // the server's number of the last turn, on the last connection that had one
+  #resuming = null; // the turn whose `resume` has no answer yet
+  #unproven = false; // the server has not said yet that it has the record of a lost connection
   #forgotten = false; // the next message has to carry the conversation
   #heardAt = 0; // time of the last frame
   #count = 0;
@@ -169,7 +176,7 @@ export class Yap {
 
   /** Stop the running reply. `heard` as in `bargeIn`. */
   cancel(heard) {
-    if (this.#isOpen) this.#send({ type: "cancel", ...this.#heard(heard) });
+    if (this.#isOpen && (this.#fresh || this.#admitted)) this.#send({ type: "cancel", ...this.#heard(heard) });
     else this.#endAll({ type: "done", cancelled: true });
   }
 
@@ -194,17 +201,21 @@ export class Yap {
     const turn = new Turn(said, { ...message, request_id: `${++this.#count}` });
     this.#running.set(turn.message.request_id, turn);
     if (this.state === "closed") this.#endAll({ type: "error", error_code: "connection_lost", ...this.#error });
-    else if (this.#isOpen) this.#start(turn);
-    else this.open();
+    else if (!this.#isOpen) this.open();
+    else if (this.#fresh || (this.#admitted && !this.#resuming)) this.#start(turn); // else it follows the resumed reply
     return turn;
   }
 
   #start(turn) {
     const history = this.#forgotten && turn.message.type === "start" ? { history_text: this.#history() } : {};
+    turn.sent = this.#socket;
     this.#send({ ...history, ...turn.message });
   }
 
-  #startWaiting() { for (const turn of this.#running.values()) if (turn.number === null) this.#start(turn); }
+  #startWaiting() {
+    const waiting = ({ number, sent }) => number === null && sent !== this.#socket;
+    for (const turn of [...this.#running.values()].filter(waiting)) this.#start(turn);
+  }
 
   #history() {
     const lines = ({ said, text, heard }) => [said && `User: ${said}`, text && `Assistant: ${text.slice(0, heard ?? undefined)}`];
@@ -222,20 +233,61 @@ export class Yap {
       return;
     }
     this.#failures = 0;
+    if (this.#resuming && turn === this.#resuming && this.#answered(turn, frame)) return;
+    if (frame.for === "start" && this.#unproven && this.#startedWithoutRecord(turn, frame)) return;
     if (frame.for === "start") this.#forgotten = false;
+    this.#number = frame.turn ?? this.#number;
     this.#set("open");
     if (turn) this.#give(turn, frame);
     if (!this.#admitted) this.#goOn();
   }
 
-  /** Go on with the conversation on a new connection. */
+  /** Go on with the conversation on a new connection: resume the newest reply that the server may still have. */
   #goOn() {
     this.#admitted = true;
-    const last = this.#past.at(-1);
-    if (!last) return; // the first turn was sent without waiting for the admission
-    this.#forgotten = true;
-    if (!last.ended) this.#give(last, { type: "error", error_code: "reply_lost", message: "the connection was lost" });
+    if (this.#fresh) return; // the first turn was sent without waiting for the admission
+    const turn = [...this.#running.values()].filter(({ sent }) => sent).at(-1);
+    if (!turn) return this.#goOnWithout();
+    this.#resuming = turn;
+    const place = { turn: turn.number ?? this.#number + 1, received: turn.text.length, received_unit: "utf16" };
+    this.#send({ type: "resume", session_id: this.session, ...place, request_id: turn.message.request_id });
+  }
+
+  /** Take the answer to `resume`; true where there is nothing to resume. */
+  #answered(turn, frame) {
+    this.#resuming = null;
+    const others = [...this.#running.values()].filter((other) => other.sent && other !== turn);
+    if (frame.type !== "error") {
+      for (const other of others) this.#give(other, { type: "done", cancelled: true }); // the server ended them before
+      queueMicrotask(() => this.#startWaiting());
+      this.onstate({ state: this.state, error: null, resumed: turn });
+      return false;
+    }
+    for (const lost of [...others, turn].filter(({ number }) => number !== null)) {
+      this.#give(lost, { type: "error", error_code: "reply_lost", message: "the connection was lost" });
+    }
+    this.#goOnWithout();
+    return true;
+  }
+
+  /** Go on without a running reply. The server may have the record; its `ack` tells. */
+  #goOnWithout() {
+    this.#number = 0;
+    this.#unproven = this.#past.length > 0;
     this.#startWaiting();
+  }
+
+  /** Begin the newest turn again, with the conversation, where the server has no record; true where this was done. */
+  #startedWithoutRecord(turn, { resumed }) {
+    if (resumed || turn?.message.history_text !== undefined) this.#unproven = false;
+    if (!this.#unproven || turn !== this.running) return false;
+    this.#unproven = false;
+    this.#forgotten = true;
+    this.#running.delete(turn.message.request_id);
+    turn.message.request_id = `${++this.#count}`; // frames of the first attempt belong to no turn
+    this.#running.set(turn.message.request_id, turn);
+    this.#start(turn);
+    return true;
   }
 
   #give(turn, frame) {
@@ -274,9 +326,11 @@ export class Yap {
   #opened() {
     this.#error = this.#wait = null;
     this.#admitted = false;
+    this.#resuming = null;
     this.#heardAt = Date.now();
     this.#send({ type: "ping" }); // its answer tells that the connection is admitted
-    if (!this.#past.length) this.#startWaiting();
+    this.#fresh &&= !this.#past.length && ![...this.#running.values()].some(({ sent }) => sent);
+    if (this.#fresh) this.#startWaiting();
     this.#watch = setInterval(() => {
       if (this.#running.size && Date.now() - this.#heardAt > SILENCE_MS) this.#test();
     }, SILENCE_MS / 2);
@@ -287,7 +341,8 @@ export class Yap {
     this.#socket = null;
     if (this.state === "closed") return;
     const wanted = this.#running.size || this.#error || this.#wait !== null || !wasClean || LOST_CODES.has(code);
-    if (FINAL.has(this.#error?.error_code)) this.#shut(this.#error);
+    if (code === TAKEN_OVER) this.#shut({ error_code: "taken_over", message: "another connection has this conversation" });
+    else if (FINAL.has(this.#error?.error_code)) this.#shut(this.#error);
     else if (wanted) this.#retry(this.#error);
     else this.#set("idle"); // the server's limit for silent connections
   }

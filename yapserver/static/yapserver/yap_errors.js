@@ -9,6 +9,7 @@ const TEXTS = {
   connection_lost: "The server cannot be reached.",
   unknown_persona: "The server does not know this persona: it was disabled, renamed or deleted. Reload this page.",
   reply_lost: "The connection was lost, and with it the rest of this reply.",
+  taken_over: "Another window or device goes on with this conversation.",
   message_rate_limited: "Too many messages in a short time.",
   cancel_rate_limited: "Too many interruptions in a short time.",
   token_budget_exhausted: "The token budget for today is used up.",
