@@ -265,6 +265,7 @@ export class Yap {
     }
     for (const lost of [...others, turn].filter(({ number }) => number !== null)) {
       this.#give(lost, { type: "error", error_code: "reply_lost", message: "the connection was lost" });
+      this.#forgotten = true; // another server's record may not have this reply
     }
     this.#goOnWithout();
     return true;
@@ -273,7 +274,7 @@ export class Yap {
   /** Go on without a running reply. The server may have the record; its `ack` tells. */
   #goOnWithout() {
     this.#number = 0;
-    this.#unproven = this.#past.length > 0;
+    this.#unproven = this.#past.length > 0 && !this.#forgotten;
     this.#startWaiting();
   }
 
