@@ -12,14 +12,14 @@ import argparse
 import asyncio
 import csv
 import os
+import shlex
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,12 +133,13 @@ async def streams(url: str, count: int, seconds: float) -> list[float]:
 
 @contextmanager
 def training(folder: Path) -> Iterator[None]:
-    """A training process as the admin starts one, on the demo's lines, until the block ends."""
+    """Training processes as the admin starts one, on the demo's lines, one after another until the block ends."""
     from personas.tool_services import TRAINING_PREFIX  # needs Django's settings
 
     command = [*TRAINING_PREFIX, *MANAGE, "train_tool", str(LINES), "--split", "train", "--output"]
+    again = f"while {shlex.join([*command, str(folder / 'head.npz')])}; do :; done"
     process = subprocess.Popen(
-        [*command, str(folder / "head.npz")],
+        ["sh", "-c", again],
         cwd=CHECKOUT,
         env=clean_environment(RUN_DIR=str(folder)),
         stdout=subprocess.DEVNULL,
@@ -147,9 +148,9 @@ def training(folder: Path) -> Iterator[None]:
     try:
         yield
         if process.poll() is not None:
-            print("note: the training ended before the streams; use less --seconds", file=sys.stderr)
+            raise RuntimeError("the training failed")
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
@@ -179,7 +180,7 @@ def beside_training(url: str, folder: Path, pairs: int, count: int, seconds: flo
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=40, help="labelled lines that both servers decide")
+    parser.add_argument("--lines", type=int, default=40, help="labelled lines that both servers decide; 0: none")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of streaming without and with training")
     parser.add_argument("--streams", type=int, default=2, help="simultaneous streams beside the training")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each half of a pair")
@@ -187,12 +188,14 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
     with tempfile.TemporaryDirectory(prefix="tool-decisions-") as name:
-        servers = {kind: server(Path(name) / kind, TOOL_DECISION=kind) for kind in KINDS}
+        kinds = KINDS if options.lines else KINDS[1:]
+        servers = {kind: server(Path(name) / kind, TOOL_DECISION=kind) for kind in kinds}
         try:
             for each in servers.values():
                 each.start()
-            print("\n".join(asyncio.run(decisions(servers, labelled(options.lines))).lines()))
-            servers["model"].stop()
+            if options.lines:
+                print("\n".join(asyncio.run(decisions(servers, labelled(options.lines))).lines()), flush=True)
+                servers["model"].stop()
             if options.pairs:
                 url = servers["classifier"].ws_url
                 rows = beside_training(url, Path(name), options.pairs, options.streams, options.seconds)

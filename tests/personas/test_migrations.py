@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.apps.registry import Apps
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from personas import tool_services
 from personas.models import Persona, Phrase
 from personas.phrase_rules import phrase_key
 from personas.services import card_of
+from personas.tool_models import HeadState, ToolExample, ToolHead
 from tests.personas.card_samples import v2
 
 BEFORE = ("personas", "0004_portrait_nickname_options")
@@ -59,3 +64,23 @@ def test_rows_take_the_present_forms() -> None:
         assert mine.__class__.objects.get(pk=mine.pk).note == "a\nb"
     finally:
         MigrationExecutor(connection).migrate(leaves)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("known", [True, False], ids=["the demo's first", "an operator's"])
+def test_the_demos_first_classifier_is_replaced_and_no_other(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    migration = import_module("personas.migrations.0010_demo_tool_retrained")
+    data = b"arrays of older features"
+    if known:
+        monkeypatch.setattr(migration, "FIRST", hashlib.sha256(data).hexdigest())
+    shipped = ToolHead.objects.get(state=HeadState.IN_FORCE)
+    ToolHead.objects.filter(pk=shipped.pk).update(data=data, feature_version=1)
+    ToolExample.objects.filter(pk__gt=ToolExample.objects.order_by("pk")[10].pk).delete()
+    tool_services.add_example("mine alone", "")
+    migration.replace(apps, connection.schema_editor())
+    head = ToolHead.objects.get(state=HeadState.IN_FORCE)
+    assert (head.pk != shipped.pk) is known
+    assert (bytes(head.data) != data) is known
+    assert (ToolExample.objects.count() > 1000) is known
+    assert ToolExample.objects.filter(text="mine alone").exists()
+    assert ToolHead.objects.get(pk=shipped.pk).state == (HeadState.RETIRED if known else HeadState.IN_FORCE)
