@@ -19,8 +19,8 @@ hypothesis.settings.load_profile("steady")
 
 pytest_plugins = ("tests.servers",)
 
-# Tests run in this order: a small machine holds two servers with their engines.
-_SERVERS = ("start_server", "tiny_server", "demo_server", "demo_server_sequential", "demo_chat_server")
+# Tests run in this order: a small machine holds few servers with their engines, and the most tests come first.
+_SERVERS = ("demo_server", "demo_server_sequential", "demo_chat_server", "tiny_server", "start_server")
 _last_user = pytest.StashKey[dict[str, pytest.Item]]()
 _running = pytest.StashKey[dict[str, YapServer]]()
 
@@ -29,15 +29,21 @@ def _servers_of(item: pytest.Item) -> list[str]:
     return [name for name in _SERVERS if name in getattr(item, "fixturenames", ())]
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort tests by the server they use; tests without a server come first."""
+    """Sort tests by the server they use; tests without a server come last, by modules.
+
+    The tests of a server, else of a module, are one group of pytest-xdist: `--dist loadgroup` runs it in one worker.
+    """
     for item in items:
         if any(item.get_closest_marker(name) for name in ("engine", "faults", "browser", "quantizer", "docker")):
             # vLLM, torch and playwright leave sockets and files to the garbage collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
-    items.sort(key=lambda item: max((_SERVERS.index(name) + 1 for name in _servers_of(item)), default=0))
+        servers = _servers_of(item)
+        shared = [name for name in servers if name != "start_server"]
+        item.add_marker(pytest.mark.xdist_group(shared[-1] if shared else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: max(map(_SERVERS.index, _servers_of(item)), default=len(_SERVERS)))
     config.stash[_last_user] = {name: item for item in items for name in _servers_of(item)}
     config.stash[_running] = {}
 
@@ -76,7 +82,7 @@ def _serve(request: pytest.FixtureRequest, folder: Path, **variables: str) -> It
 
 @pytest.fixture(scope="session")
 def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
-    """A server with the demo model in both engines. The tests' key has no message window: all tests together use one key."""
+    """A server with the demo model in both engines. Its key has no message window, because all tests share the key."""
     yield from _serve(request, server_folder(), WS_MAX_MESSAGES_PER_WINDOW="0")
 
 
