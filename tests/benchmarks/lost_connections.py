@@ -28,6 +28,7 @@ from accounts.redis_session_copies import RedisSessionCopies
 from inference.kept_sessions import KeptSessions
 from inference.serving_context import ServingContext
 from inference.session_copies import SessionCopies
+from inference.session_record import SessionRecord, decode
 from inference.session_state import SessionState
 from tests.balancer import balancing
 from tests.clients_suite.running import CLIENTS
@@ -103,15 +104,19 @@ async def copies(url: str) -> dict[str, Any]:
 async def memory(sessions: int = 100) -> dict[str, Any]:
     """Measure the memory of a kept session."""
     serving = await make_serving(FakeEngine(reply=SAID), None)
-    kept = KeptSessions(60.0)
-    kept.put(UNLIMITED, await long_session(serving, "first"))
+    state, kept = await long_session(serving, "first"), KeptSessions(60.0)
+    await serving.engines.aclose()
+    record = SessionRecord.of(state, serving.resolver.encoder.fingerprint)
+    assert record is not None
+    data = record.encode()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    for number in range(sessions):
-        kept.put(UNLIMITED, await long_session(serving, f"s{number}"))
+    for number in range(sessions):  # the engine of the test would keep prompts of real turns
+        own = decode(data, serving.resolver)
+        own.session_id = f"s{number}"
+        kept.put(UNLIMITED, own)
     used = (tracemalloc.get_traced_memory()[0] - before) / sessions
     tracemalloc.stop()
-    await serving.engines.aclose()
     return {"tokens": kept.tokens // len(kept), "bytes": round(used)}
 
 
@@ -122,7 +127,7 @@ async def _text(line: ClientConnection) -> float:
     return time.perf_counter()
 
 
-async def next_text(url: str, repeat: int = 60) -> dict[str, Any]:
+async def next_text(url: str, repeat: int = 25) -> dict[str, Any]:
     """Measure the time to the next text: a turn on a connection that stayed, and both ways back after a loss."""
     start = {"type": "start", "gender": "female", "personality": "calm", "chat_prompt": "You are Ada."}
     headers = {"X-API-Key": YapServer.api_key}
@@ -159,18 +164,20 @@ async def next_text(url: str, repeat: int = 60) -> dict[str, Any]:
 
 async def survival(port: int, conversations: int) -> dict[str, Any]:
     """Break the connection of each conversation once, at a random moment, and count those that lose nothing."""
-    dice = random.Random(19)
-    survived = 0
-    for _ in range(conversations):
-        async with balancing(port) as balancer:
+    dice, at_once = random.Random(19), asyncio.Semaphore(10)
+
+    async def survives(wait_s: float) -> bool:
+        async with at_once, balancing(port) as balancer:
             talker = Talker(balancer)
             await talker.say("first")
-            asyncio.get_running_loop().call_later(dice.random() * 0.25, balancer.drop, balancer.open[-1])
+            asyncio.get_running_loop().call_later(wait_s, balancer.drop, balancer.open[-1])
             await talker.say("second")
             await talker.say("third")
-            survived += talker.texts == [SAID] * 3 and not talker.fallbacks
             await talker.dialogue.close()
-    return {"conversations": conversations, "survived": survived}
+            return talker.texts == [SAID] * 3 and not talker.fallbacks and balancer.dropped == 1
+
+    survived = await asyncio.gather(*(survives(dice.random() * 0.5) for _ in range(conversations)))
+    return {"conversations": conversations, "survived": sum(survived)}
 
 
 async def measure(kind: str, conversations: int) -> dict[str, Any]:
@@ -182,8 +189,11 @@ async def measure(kind: str, conversations: int) -> dict[str, Any]:
         server = fake_server(Path(folder) / "run", **ENVIRONMENT, SERVER=kind, REDIS_URL=redis.url)
         try:
             figures["copy"] = await copies(redis.url)
+            print(json.dumps(figures), file=sys.stderr)
+            await asyncio.to_thread(server.prepare)
             await asyncio.to_thread(server.start, 90)
             figures["next_text"] = await next_text(server.ws_url)
+            print(json.dumps(figures), file=sys.stderr)
             figures["drops"] = await survival(server.port, conversations)
         finally:
             await asyncio.to_thread(server.stop)
