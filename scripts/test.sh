@@ -106,7 +106,7 @@ resolves() { # resolves VERSION: the CUDA lock against the index for that Python
 twice() { # twice COMMAND…: deadlines pass on a busy machine and real models answer freely: a failure is tried once more, alone
     "$@" || {
         say "failed; once more, only the tests that failed"
-        "$@" --last-failed --last-failed-no-failures none
+        "$@" --last-failed --last-failed-no-failures none -n 0
     }
 }
 
