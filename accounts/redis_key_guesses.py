@@ -60,7 +60,8 @@ class RedisKeyGuesses:
             wait_ms = int(self._guessed(keys=[_name(network)], args=[self._limit, self._window_ms, int(right)]))
         except (RedisError, OSError) as error:
             self._away_until = time.monotonic() + RETRY_S
-            logger.info("redis counts no wrong keys now: %s", type(error).__name__)
+            # The connection of slots and budgets tells the operator that Redis is away.
+            logger.debug("redis counts no wrong keys now: %s", type(error).__name__)
             return
         if wait_ms > 0:
             raise TooManyWrongKeys(wait_ms // 1000 + 1)

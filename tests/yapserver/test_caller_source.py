@@ -13,8 +13,10 @@ from django.contrib.auth.models import User
 from accounts import keys, services
 from accounts.callers import Caller
 from accounts.key_guesses import WRONG_KEYS, TooManyWrongKeys, wrong_keys
+from accounts.redis_key_guesses import RedisKeyGuesses
 from tests.accounts.conftest import DEFAULTS
 from tests.fakes.serving import UNLIMITED
+from tests.servers import RedisServer
 from yapserver import trial_tickets
 from yapserver.caller_source import CallerSource
 
@@ -99,6 +101,20 @@ async def test_a_crowd_of_guesses_at_once_has_no_more_attempts() -> None:
     guesses = (SOURCE.in_memory(f"guess {n}", "10.1.1.1") for n in range(100))
     answers = await asyncio.gather(*guesses, return_exceptions=True)
     assert sum(answer is None for answer in answers) == WRONG_KEYS
+
+
+async def test_the_servers_own_key_does_not_wait_for_a_frozen_redis(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = RedisKeyGuesses(own_redis.url)
+    monkeypatch.setattr(wrong_keys, "shared", shared)
+    await SOURCE.in_memory(OWN, "10.1.1.1")
+    own_redis.freeze()
+    began = time.monotonic()
+    assert await SOURCE.in_memory(OWN, "10.1.1.1") is not None
+    assert time.monotonic() - began < 0.15
+    own_redis.thaw()
+    shared.close()
 
 
 @pytest.mark.django_db
