@@ -13,7 +13,7 @@ import redis
 
 from tests.faults.world import make_keys
 from tests.nginx import Nginx
-from tests.server import TINY_ENV, YapServer
+from tests.server import TINY_ENV, YapServer, share_cores
 
 if TYPE_CHECKING:
     from tests.servers import RedisServer
@@ -37,6 +37,7 @@ class Fleet:
         variables = {**_ENVIRONMENT, "SERVER": server, "DATABASE_URL": database, "REDIS_URL": store.url}
         self.redis = store
         self.here, self.there = (YapServer(folder / name, **variables) for name in ("here", "there"))
+        share_cores([self.here, self.there])
         self.nginx = Nginx(folder / "nginx", [self.here.port, self.there.port])
         self.nginx_here = Nginx(folder / "nginx-here", [self.here.port])
         for each in (self.here, self.there):  # the admin's origin behind nginx has a port

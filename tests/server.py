@@ -53,6 +53,8 @@ class YapServer:
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws"
         self.ready_after_s: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.cores: set[int] | None = None
+        """The cores that the server may use; None: all. Engines of two servers on the same cores wait for each other."""
         self._mark = uuid.uuid4().hex
         self._command = [part.format(port=self.port) for part in command]
         self.env = clean_environment(
@@ -93,10 +95,15 @@ class YapServer:
     def spawn(self) -> YapServer:
         """Start the process; returns at once."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, env=self.env, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            usable = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, self.cores or usable)  # the process inherits this thread's cores
+            try:
+                self.process = subprocess.Popen(
+                    self._command, env=self.env, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.sched_setaffinity(0, usable)
         self._spawned = time.monotonic()
         return self
 
@@ -249,3 +256,10 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
+
+
+def share_cores(servers: Sequence[YapServer]) -> None:
+    """Give each server cores of its own, as hosts of their own would have; nothing changes with too few cores."""
+    usable = sorted(os.sched_getaffinity(0))
+    for number, server in enumerate(servers):
+        server.cores = set(usable[number :: len(servers)]) or None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.world import BUDGET, SLOTS, World, make_keys
-from tests.server import TINY_ENV, YapServer
+from tests.server import TINY_ENV, YapServer, share_cores
 from tests.servers import PostgresCluster, RedisServer
 
 ENVIRONMENT = {
@@ -81,6 +81,7 @@ def world(
     database = cluster.new_database()
     options = {**ENVIRONMENT, "SERVER": asgi_server, "DATABASE_URL": database, "REDIS_URL": valkey.url}
     servers = [YapServer(tmp_path_factory.mktemp(f"faults-{name}"), **options) for name in ("a", "b")]
+    share_cores(servers)
     made = World(servers, valkey, cluster, database)
     try:
         servers[0].manage("migrate", "-v", "0")

@@ -18,10 +18,10 @@ from tests.server import YapServer
 
 pytestmark = pytest.mark.faults
 
-OUTAGE_S = 9.0
-WAITED_S = 7.0
-"""A stream that stands still for so long, in an outage of ``OUTAGE_S``, has waited for a store. Two engines on two
-busy cores stand still for some seconds without any fault."""
+OUTAGE_S = 6.0
+WAITED_S = 3.0
+"""A stream that stands still for so long, in an outage of ``OUTAGE_S``, has waited for a store. Each server
+has cores of its own: the threads of two engines on the same cores wait for each other, for seconds, without any fault."""
 _new = count()
 
 
