@@ -54,7 +54,7 @@ class YapServer:
         self.ready_after_s: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.cores: set[int] | None = None
-        """The cores that the server may use; None: all. Engines of two servers on the same cores wait for each other."""
+        """The cores that the server may use; None: all. Two engines on the same cores wait for each other."""
         self._mark = uuid.uuid4().hex
         self._command = [part.format(port=self.port) for part in command]
         self.env = clean_environment(

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.faults
 
 OUTAGE_S = 6.0
 WAITED_S = 3.0
-"""A stream that stands still for so long, in an outage of ``OUTAGE_S``, has waited for a store. Each server
-has cores of its own: the threads of two engines on the same cores wait for each other, for seconds, without any fault."""
+"""A stream that stands still for so long, in an outage of ``OUTAGE_S``, has waited for a store. Each server has its own
+cores: the threads of two engines on the same cores wait for each other, for seconds, without any fault."""
 _new = count()
 
 
