@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,15 @@ _running = pytest.StashKey[dict[str, YapServer]]()
 
 def _servers_of(item: pytest.Item) -> list[str]:
     return [name for name in _SERVERS if name in getattr(item, "fixturenames", ())]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of `--dist loadgroup` its own cores: two engines on the same cores wait for each other."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None and config.getoption("loadgroup", False):
+        usable = sorted(os.sched_getaffinity(0))
+        number = int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(0, usable[number :: worker["workercount"]] or usable)
 
 
 @pytest.hookimpl(tryfirst=True)
