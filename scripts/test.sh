@@ -126,7 +126,7 @@ fi
 ! wanted fast || step "fast suite" twice pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
 ! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
 # Two engines start and wait side by side. What fails is tried again with the machine to itself.
-! wanted engine || step "engine suite" twice pytest -n 2 --dist loadgroup -m "engine and not faults"
+! wanted engine || YAP_TEST_PINNED=1 step "engine suite" twice pytest -n 2 --dist load --maxschedchunk 1 -m "engine and not faults"
 ! wanted faults || step "faults suite" twice pytest -m faults
 ! wanted browser || step "browser suite" twice pytest -m browser
 ! wanted quantizer || step "quantizer suite" twice pytest -o faulthandler_timeout=1800 -m quantizer

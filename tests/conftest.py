@@ -22,6 +22,7 @@ pytest_plugins = ("tests.servers",)
 
 # Tests run in this order: a small machine holds few servers with their engines, and the most tests come first.
 _SERVERS = ("demo_server", "demo_server_sequential", "demo_chat_server", "tiny_server", "start_server")
+_CORES = os.sched_getaffinity(0)
 _last_user = pytest.StashKey[dict[str, pytest.Item]]()
 _running = pytest.StashKey[dict[str, YapServer]]()
 
@@ -31,28 +32,30 @@ def _servers_of(item: pytest.Item) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker of `--dist loadgroup` its own cores: two engines on the same cores wait for each other."""
+    """Give each worker of the engine suite its own cores: two engines on the same cores wait for each other."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-    if worker is not None and config.getoption("loadgroup", False):
-        usable = sorted(os.sched_getaffinity(0))
+    if worker is not None and os.environ.get("YAP_TEST_PINNED"):
         number = int(worker["workerid"].removeprefix("gw"))
-        os.sched_setaffinity(0, usable[number :: worker["workercount"]] or usable)
+        os.sched_setaffinity(0, sorted(_CORES)[number :: worker["workercount"]] or _CORES)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """Every core of the machine, also in a worker that has cores of its own."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _CORES)
+    yield
+    os.sched_setaffinity(0, own)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort tests by the server they use; tests without a server come last, by modules.
-
-    The tests of a server, else of a module, are one group of pytest-xdist: `--dist loadgroup` runs it in one worker.
-    """
+    """Sort tests by the server they use; tests without a server come last."""
     for item in items:
         if any(item.get_closest_marker(name) for name in ("engine", "faults", "browser", "quantizer", "docker")):
             # vLLM, torch and playwright leave sockets and files to the garbage collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
-        servers = _servers_of(item)
-        shared = [name for name in servers if name != "start_server"]
-        item.add_marker(pytest.mark.xdist_group(shared[-1] if shared else item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: max(map(_SERVERS.index, _servers_of(item)), default=len(_SERVERS)))
     config.stash[_last_user] = {name: item for item in items for name in _servers_of(item)}
     config.stash[_running] = {}
