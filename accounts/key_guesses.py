@@ -74,8 +74,8 @@ class WrongKeyCounter:
         """Count one guess, in one step with the check: guesses at the same time overshoot no limit.
 
         Args:
-            network: Where it came from.
-            right: Whether it is the key. A right one is not counted, and refused where the attempts are used up.
+            network: The network that the guess came from.
+            right: Whether the guess is the key. A right guess is not counted; with no attempts left it is refused too.
 
         Raises:
             TooManyWrongKeys: The network has used up its attempts, whatever the key is.

@@ -29,7 +29,7 @@ class SessionRecord:
     """The contents of a session at one moment. Frozen parts are shared with the session, so that taking one is cheap.
 
     Args:
-        fingerprint: tells encoders apart: ids hold only where the encoder is the same.
+        fingerprint: `PersonaEncoder.fingerprint`; the ids are used only by an equal encoder.
         session_id: the client's id.
         chosen: the persona choice.
         sampling: the client's overrides.

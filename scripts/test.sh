@@ -125,7 +125,7 @@ if wanted lint; then
 fi
 ! wanted fast || step "fast suite" twice pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
 ! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
-# Two engines start and wait side by side. What fails is tried again with the machine to itself.
+# Two workers, each with its own cores. Failed tests run once more in one process, with all cores.
 ! wanted engine || YAP_TEST_PINNED=1 step "engine suite" twice pytest -n 2 --dist load --maxschedchunk 1 -m "engine and not faults"
 ! wanted faults || step "faults suite" twice pytest -m faults
 ! wanted browser || step "browser suite" twice pytest -m browser

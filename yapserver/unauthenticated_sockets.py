@@ -1,4 +1,6 @@
-"""WebSockets without a valid key: at most so many of one network at once, from the handshake to the key or the end.
+"""Limits the WebSockets without a valid key that one network holds at once.
+
+A socket counts from its handshake until its key is accepted or the socket ends.
 
 A socket whose key is refused counts until it is gone: a client may leave the server's close frame unanswered.
 :mod:`yapserver.http_limits` counts sockets up to the handshake.
@@ -17,7 +19,7 @@ from yapserver.daphne_handshake import EXTENSION
 from yapserver.http_limits import SocketCounter
 
 LINGER_S = 15.0
-"""A refused socket is waited for this long; both ASGI servers have cut it by then."""
+"""The server waits this long for the end of a refused socket; both ASGI servers have cut the socket by then."""
 RETRY_AFTER_S = 1
 _REFUSAL = (
     b'{"error":{"message":"Too many connections of this address without a valid key.",'

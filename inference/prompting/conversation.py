@@ -22,8 +22,14 @@ ARGUMENT_EXCHANGES = 2  # exchanges that a model sees when it writes the argumen
 
 @dataclass(frozen=True, slots=True)
 class ConversationContents:
-    """What a conversation holds. A history is None where its engine is not deployed; the other two see
-    :class:`Conversation`."""
+    """Contents of a conversation. A history is None where its engine is not deployed.
+
+    Args:
+        chat: the chat engine's history.
+        tool: the tool engine's history.
+        pending: user text that waits for the next turn; None where there is none.
+        last_reply: the delivered text of the last reply; None before the first one.
+    """
 
     chat: HistoryContents | None
     tool: HistoryContents | None

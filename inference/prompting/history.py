@@ -47,7 +47,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class HistoryContents:
-    """What a history holds. ``trimmed`` tells that older exchanges were dropped."""
+    """Contents of a history. ``trimmed``: older exchanges were dropped."""
 
     exchanges: tuple[Exchange, ...]
     trimmed: bool

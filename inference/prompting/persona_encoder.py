@@ -44,7 +44,7 @@ class PersonaEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells encoders apart: the hash of what both engines make of one exchange."""
+        """SHA-256 (hex) of the ids that both engines give one exchange; equal encoders have equal hashes."""
         text = ExchangeText(FINGERPRINT_TEXT, FINGERPRINT_TEXT)
         ids: list[list[int]] = []
         forms: list[ExchangeFormat] = [form for form in (self.chat, self.transcript) if form is not None]

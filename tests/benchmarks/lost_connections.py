@@ -1,4 +1,4 @@
-"""What a lost connection costs: survival, time to the next text, memory and the copy in Redis.
+"""Measures the cost of a lost connection: survival, time to the next text, memory, and the copy in Redis.
 
     python -m tests.benchmarks.lost_connections [--server daphne|uvicorn] [--conversations 100]
 
