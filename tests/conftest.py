@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,12 +41,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def all_cores() -> Iterator[None]:
-    """Every core of the machine, also in a worker that has cores of its own."""
+def all_cores() -> Iterator[Callable[[], None]]:
+    """A function that gives this process every core of the machine, also in a worker that has cores of its own.
+
+    Call the function before each engine is started: an OpenMP runtime may bind the calling thread again.
+    """
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, _CORES)
-    yield
-    os.sched_setaffinity(0, own)
+    yield lambda: _set_affinity(_CORES)
+    _set_affinity(own)
+
+
+def _set_affinity(cores: set[int]) -> None:
+    """Set the cores of every thread of this process; a new thread inherits those of the thread that starts it."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # a thread may end meanwhile
+            os.sched_setaffinity(int(thread), cores)
 
 
 @pytest.hookimpl(trylast=True)

@@ -118,6 +118,10 @@ def plan(spec: EngineSpec, device: Device, config: ModelConfig) -> LaunchPlan:
             # server: text then arrived when the reply was over.
             arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
         process_environ |= cpu_process_environment(spec, threads)
+        if spec.engine_args.get("enforce_eager") is not False:
+            # The kernel that ranks logprobs is under torch.compile even then. Its first use would start a C++ compiler,
+            # and end the engine on a host that has no compiler or no headers of Python.
+            process_environ |= {"TORCH_COMPILE_DISABLE": "1"}
         facts |= {"threads": len(threads), "kv_cache_bytes": arguments["kv_cache_memory_bytes"]}
     else:
         arguments["gpu_memory_utilization"] = spec.gpu_fraction

@@ -49,7 +49,7 @@ async def _run_all(engine: OwnedEngine, name: str, prompts: StartupPrompts) -> N
     wanted = wanted or [engine.tokenizer.encode("Hello", add_special_tokens=False)]
     for number, ids in enumerate(wanted):
         await _run(engine, GenerationRequest(f"{name}-warm-{number}", ids, 1, GREEDY, priority=PRIORITY_WARM))
-    # The probabilities of a tool decision have a kernel of their own, which vLLM compiles for the first request.
+    # The probabilities of a tool decision have a kernel of their own, which vLLM compiles on a GPU at its first use.
     json = GenerationRequest(f"{name}-warm-json", wanted[0], 2, GREEDY, json_schema=SCHEMA, want_logprobs=LIKELY_TOKENS)
     await _run(engine, json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
@@ -87,12 +87,13 @@ async def test_two_replicas_share_sessions_and_one_that_dies_is_replaced() -> No
         await service.aclose()
 
 
-@pytest.mark.usefixtures("all_cores")
-async def test_two_tensor_parallel_processes_give_the_tokens_of_one() -> None:
+async def test_two_tensor_parallel_processes_give_the_tokens_of_one(all_cores: Callable[[], None]) -> None:
+    all_cores()
     if len(probe().cores) < 2:
         pytest.skip("tensor parallelism needs a core for each process")
     texts = []
     for size in (1, 2):
+        all_cores()
         service = vllm_service([replace(TINY, tensor_parallel=size)], str(CHECKOUT))
         try:
             await service.ensure_running()

@@ -81,6 +81,12 @@ def test_a_cpu_is_eager_with_small_blocks_and_a_cache_of_a_known_size() -> None:
     assert "gpu_memory_utilization" not in launch.arguments
 
 
+def test_a_cpu_needs_no_compiler_unless_the_operator_asks_for_compiled_models() -> None:
+    assert plan(CHAT, AVX2, SMALL).process_environ["TORCH_COMPILE_DISABLE"] == "1"
+    compiled = replace(CHAT, engine_args={"enforce_eager": False})
+    assert "TORCH_COMPILE_DISABLE" not in plan(compiled, AVX2, SMALL).process_environ
+
+
 def test_the_cache_shrinks_with_the_memory_but_holds_one_full_context() -> None:
     little = plan(CHAT, replace(AVX2, free_memory=5 * GIB), SMALL).arguments["kv_cache_memory_bytes"]
     assert 5184 * SMALL.kv_values * 4 <= little < 5 * 5184 * SMALL.kv_values * 4  # type: ignore[operator]

@@ -147,7 +147,7 @@ def test_an_engine_on_one_gpu_has_no_parallel_arguments() -> None:
 def test_cpu_processes_are_bound_to_a_core_each() -> None:
     launch = plan(replace(CHAT, tensor_parallel=2), CPU, replace(MODEL, weight_bytes=GIB))
     assert launch.arguments["distributed_executor_backend"] == "mp"
-    assert launch.process_environ == {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    assert launch.process_environ == {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "TORCH_COMPILE_DISABLE": "1"}
 
 
 def test_replicas_on_a_cpu_divide_cores_and_memory() -> None:
