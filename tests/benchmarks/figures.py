@@ -13,6 +13,9 @@ VLLM = "vllm serve"
 VLLM_DEFAULTS = "vllm defaults"
 CHAT = "chat-"
 """Begins the name of a system that is Yap's `/v1/chat/completions`; the server's name follows."""
+RESPONSES = "responses-"
+"""Begins the name of a system that is Yap's Responses WebSocket; the server's name follows."""
+OPENAI = (CHAT, RESPONSES)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tests.benchmarks.figures import CHAT, RAW, VLLM, VLLM_DEFAULTS, Results, percentile
+from tests.benchmarks.figures import OPENAI, RAW, VLLM, VLLM_DEFAULTS, Results, percentile
 
 CPU_GOALS_US = {"yap-daphne": 60.0, "yap-uvicorn": 35.0}
 
@@ -27,7 +27,7 @@ class Goal:
 def goals(results: Results) -> list[Goal]:
     """Return every goal of each Yap system in the results."""
     found = [goal for system in results.systems() if system.startswith("yap") for goal in _of(results, system)]
-    found += [goal for system in results.systems() if system.startswith(CHAT) for goal in _of_chat(results, system)]
+    found += [goal for system in results.systems() if system.startswith(OPENAI) for goal in _of_openai(results, system)]
     return [goal for goal in found if goal.met is not None]
 
 
@@ -52,7 +52,7 @@ def _against(system: str, what: str, ours: float, theirs: float, scale: float, u
     return Goal(system, what, f"< {theirs * scale:.2f} {unit} ({VLLM})", f"{ours * scale:.2f} {unit}", known)
 
 
-def _of_chat(results: Results, system: str) -> Iterator[Goal]:
+def _of_openai(results: Results, system: str) -> Iterator[Goal]:
     over = results.share("first_token", system, "ttft", 0.5) - results.share("first_token", RAW, "ttft", 0.5)
     yield _most(system, "first token over raw, one client, p50", over * 1000, 1.5, "ms")
     for clients in results.clients():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import CHAT, RAW, VLLM, VLLM_DEFAULTS, Results, percentile
+from tests.benchmarks.figures import CHAT, RAW, RESPONSES, VLLM, VLLM_DEFAULTS, Results, percentile
 
 _COLOURS = {
     RAW: "#555555",
@@ -14,6 +14,8 @@ _COLOURS = {
     "yap-uvicorn": "#17a2a2",
     f"{CHAT}daphne": "#4b3fa7",
     f"{CHAT}uvicorn": "#a06cd5",
+    f"{RESPONSES}daphne": "#2e7d32",
+    f"{RESPONSES}uvicorn": "#8bc34a",
     VLLM: "#d95f02",
     VLLM_DEFAULTS: "#e7b58a",
 }

@@ -30,12 +30,13 @@ from inference.engines.tokenizer import load_tokenizer
 from inference.prompting.chat_template import ChatFormat
 from tests.benchmarks import models, plots, report
 from tests.benchmarks.engine import Engine, engine
-from tests.benchmarks.figures import CHAT, RAW, VLLM, VLLM_DEFAULTS, Cell, Results
+from tests.benchmarks.figures import CHAT, OPENAI, RAW, VLLM, VLLM_DEFAULTS, Cell, Results
 from tests.benchmarks.prompts import prompts
 from tests.benchmarks.scenarios import SCENARIOS
-from tests.benchmarks.systems import ScenarioFailed, System, Worker, raw, vllm_serve, yap, yap_chat
+from tests.benchmarks.systems import ScenarioFailed, System, Worker, raw, vllm_serve, yap, yap_openai
 
-SYSTEMS = (RAW, "yap-daphne", "yap-uvicorn", f"{CHAT}daphne", f"{CHAT}uvicorn", VLLM)
+SERVERS = ("daphne", "uvicorn")
+SYSTEMS = (RAW, *(f"{kind}{server}" for kind in ("yap-", *OPENAI) for server in SERVERS), VLLM)
 ON_REQUEST = (VLLM_DEFAULTS,)  # on a small machine it starves its own connections until some break
 CONVERSATION_WORDS = 40
 WORKER_SPINS_S = 1.5  # a vLLM worker process polls for a second before it sleeps
@@ -107,7 +108,7 @@ def measure(plan: Plan, model: models.Model, out: Path, console: Console, quanti
         slots=plan.slots,
         reply_tokens=plan.reply_tokens,
         batched_tokens=plan.batched_tokens,
-        engines=sum(not name.startswith(CHAT) for name in plan.systems),
+        engines=sum(not name.startswith(OPENAI) for name in plan.systems),
         quantization=quantization,
         light=model.tiny,
     )
@@ -178,11 +179,12 @@ def _systems(plan: Plan, shared: Engine, out: Path, progress: Progress) -> Itera
                 systems.append(vllm_serve(name, shared, clients, out, template))
             elif name == VLLM_DEFAULTS:
                 systems.append(vllm_serve(name, shared.as_it_comes(), clients, out, template, WORKER_SPINS_S))
-            elif name.startswith(CHAT):
-                host = next((one for one in systems if one.name == f"yap-{name.removeprefix(CHAT)}"), None)
+            elif name.startswith(OPENAI):
+                wanted = f"yap-{name.rpartition('-')[2]}"
+                host = next((one for one in systems if one.name == wanted), None)
                 if host is None:
-                    raise SystemExit(f"{name} needs yap-{name.removeprefix(CHAT)} before it")
-                systems.append(yap_chat(name, host, shared))
+                    raise SystemExit(f"{name} needs {wanted} before it")
+                systems.append(yap_openai(name, "sse" if name.startswith(CHAT) else "responses", host, shared))
             else:
                 server = name.removeprefix("yap-")
                 systems.append(yap(server, shared, clients, out, places=plan.places, history=plan.history_tokens))

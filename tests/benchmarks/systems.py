@@ -201,10 +201,14 @@ def yap(server: str, engine: Engine, clients: Worker, out: Path, *, places: int,
     return System(name, process, clients, target, "/readyz")
 
 
-def yap_chat(name: str, host: System, engine: Engine) -> System:
-    """`/v1/chat/completions` of a Yap that is one of the systems: the same process, another protocol."""
+def yap_openai(name: str, kind: str, host: System, engine: Engine) -> System:
+    """An OpenAI protocol of a Yap that is one of the systems: the same process.
+
+    Args:
+        kind: `sse` for `/v1/chat/completions`, `responses` for the Responses WebSocket.
+    """
     model = Path(str(engine.arguments["model"])).name
-    target = {**host.target, "kind": "sse", "model": model, "sampling": engine.sampling}
+    target = {**host.target, "kind": kind, "model": model, "sampling": engine.sampling}
     return System(name, host.process, host.worker, target, "/readyz")
 
 

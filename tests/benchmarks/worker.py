@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from tests.benchmarks.crowds import MakeLine
+from tests.benchmarks.responses_line import ResponsesLine
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.sse_line import SseLine
 from tests.benchmarks.websocket_line import WebSocketLine
@@ -24,13 +25,17 @@ from tests.benchmarks.websocket_line import WebSocketLine
 
 def _lines(target: dict[str, Any], raw: Any) -> tuple[MakeLine, MakeLine]:
     """Return a factory of lines to a system, and one for a client without a warm persona."""
+    line: MakeLine
     match target["kind"]:
         case "websocket":
             port = target["port"]
             make, keys = partial(WebSocketLine, port, target["sampling"]), (target["key"], "nobody-knows-this-key-1")
             return partial(make, keys[0]), partial(make, keys[1])
         case "sse":
-            line: MakeLine = partial(SseLine, target["port"], target["model"], target["sampling"], target.get("key"))
+            line = partial(SseLine, target["port"], target["model"], target["sampling"], target.get("key"))
+            return line, line
+        case "responses":
+            line = partial(ResponsesLine, target["port"], target["model"], target["sampling"], target["key"])
             return line, line
         case "raw":
             from tests.benchmarks.raw_line import RawLine
