@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -39,7 +39,7 @@ from inference.turn_admission import DeployedEngines, budget_exhausted, engines_
 from inference.turn_budget import TurnBudget
 from inference.turn_frames import FramesOfTurn
 from inference.turn_line import FrameSender
-from inference.turn_plan import ChatPlan, ChatRequest, TurnPlan
+from inference.turn_plan import ChatPlan, ChatRequest, ToolPlan, TurnPlan
 from inference.turn_planner import TurnPlanner
 from inference.turn_result import EncodedUtterance, StopReason, TurnResult
 from inference.turn_runner import TurnRunner
@@ -203,21 +203,21 @@ class Generation:
             None,
             encoded=utterance,
             engines=DeployedEngines(engines.chat, engines.tool, asks_tool=ask.decides),
-            persona=replace(persona, phrases=phrases),
+            persona=persona if phrases is persona.phrases else replace(persona, phrases=phrases),
             conversation=conversation,
             sampling=ask.sampling.overrides,
             max_out=self._max_out(ask.sampling.max_tokens),
         )
         policy = serving.policy.turn.tool
         question = ToolQuestion(ask, persona, conversation, utterance, engines, policy, self.cache_salt, self._affinity)
-        self._plan = self._with_request(replace(plan, tool=question.plan(plan.tool)), ask)
+        self._plan = self._with_request(plan, question.plan(plan.tool), ask)
 
     def _max_out(self, asked: int | None) -> int:
         most = self._context.serving.policy.max_out
         return min(most, self.caller.limits.max_out or most, asked or most)
 
-    def _with_request(self, plan: TurnPlan, ask: Ask) -> TurnPlan:
-        """Return a plan with what only this surface knows: stops, a beginning of the reply, a schema."""
+    def _with_request(self, plan: TurnPlan, tool: ToolPlan | None, ask: Ask) -> TurnPlan:
+        """Return a plan with what only this surface knows: tools, stops, a beginning of the reply, a schema."""
         chat = plan.chat
         assert chat is not None
         prefill, prefill_ids = self._prefill
@@ -236,14 +236,20 @@ class Generation:
         request = ChatRequest(chat.request.utterance, prompt_ids)
         style = chat.output_style if ask.json_schema is None else "raw"
         changed: ChatPlan = replace(chat, request=request, reply=reply, output_style=style, request_after_yes=None)
-        return replace(plan, chat=changed)
+        return replace(plan, tool=tool, chat=changed)
 
-    async def run(self, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> TurnResult | None:
+    async def run(
+        self,
+        frames: FramesOfTurn,
+        ack: Callable[[], str] | None = None,
+        begun: Callable[[], Awaitable[None]] | None = None,
+    ) -> TurnResult | None:
         """Run the turn to its last frame.
 
         Args:
             frames: encodes the frames in the client's protocol.
             ack: makes the first frame, which is sent while the engines work already; None for none.
+            begun: called where there is no ``ack``, once the engines work; may send. None: nothing is called.
 
         Returns:
             The result; None where the response was ended before the turn began.
@@ -261,11 +267,12 @@ class Generation:
                 policy = replace(policy, concurrent=False)
             self._runner = TurnRunner(policy, serving.metrics, self._send, self._on_result)
             turn = self._runner.start(plan, guarded, ack)
-            if turn is not None and ack is not None:
+            begun = begun if turn is None or ack is None else turn.line.acknowledge
+            if begun is not None:
                 # The task's first step, or that of the tasks it creates, submits the engine requests.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                await turn.line.acknowledge()
+                await begun()
             await self._runner.wait()
         if self._refusal is not None and (self._result is None or self._result.stop_reason is not None):
             error = self._refusal

@@ -31,15 +31,10 @@ async def create_response(
     """
     request = decode_responses(fields)
 
-    async def stream(events: str) -> None:
-        if not exchange.started:
-            await exchange.open_stream()
-        await exchange.send_event(events)
-
     async def gather(events: str) -> None:
         """Send nothing: the frames keep the response."""
 
-    response = ActiveResponse(context, request, caller, SSE_EVENTS, stream if request.stream else gather)
+    response = ActiveResponse(context, request, caller, SSE_EVENTS, exchange.send_event if request.stream else gather)
     await response.run()
     # The slot is free before the client sees the end: its next request may come at once.
     if request.stream:

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from accounts.callers import Caller
 from inference.openai.responses_requests import Item
@@ -113,7 +114,8 @@ class ResponseStore:
 
     def _remove_expired(self, owner: str) -> None:
         oldest = self._clock() - MAX_AGE_S
-        for name, entry in list(self._owners[owner].items())[:2]:  # two at a time: the store shrinks, no call is long
+        first = list(islice(self._owners[owner].items(), 2))  # two at a time: the store shrinks, no call is long
+        for name, entry in first:
             if entry.stored_at < oldest:
                 self._remove(owner, name)
 

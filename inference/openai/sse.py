@@ -116,18 +116,23 @@ class Exchange:
     # -- a stream ----------------------------------------------------------------------------------
 
     async def open_stream(self) -> None:
-        """Send the head of an event stream at once; comments fill a silence from now on."""
+        """Send the head of an event stream, once; comments fill a silence from then on."""
+        if self.started:
+            return
         await self._start(200, b"text/event-stream; charset=utf-8", [(b"x-accel-buffering", b"no")])
         await self._write(b"", more=True)  # Daphne sends the head with the first body message
         self._timer = self._loop.call_later(KEEP_ALIVE_S, self._fill_silence)
 
     async def send_event(self, text: str) -> None:
-        """Send encoded events. Where the client does not read, cancel the work."""
+        """Send encoded events, the first ones behind the head. Where the client does not read, cancel the work."""
+        if not self.started:
+            await self.open_stream()
         self._last_write = self._loop.time()
         await self._write_or_leave(text.encode())
 
     async def close_stream(self) -> None:
         """End the stream."""
+        await self.open_stream()
         self._stop_comments()
         await self._write(b"", more=False)
 

@@ -46,8 +46,7 @@ async def answer_text(
             await generation.run(reply)
             body = whole(reply, model.id)
         else:
-            await exchange.open_stream()
-            await generation.run(stream)
+            await generation.run(stream, begun=exchange.open_stream)
     # The slot is free before the body ends: the next request of the client may come at once.
     if stream is None:
         await exchange.answer(200, body)

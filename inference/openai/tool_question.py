@@ -34,7 +34,8 @@ def permitted(ask: Ask, model: Model, caller: Caller) -> Ask:
     tools = ask.tools if caller.own_tool_prompt else None
     wanted = model.persona is not None and model.persona.openai_tool_decision
     persona_tools = tools is None and wanted and not ask.raw and ask.json_schema is None
-    return replace(ask, tools=tools, persona_tools=persona_tools)
+    unchanged = tools is ask.tools and persona_tools == ask.persona_tools
+    return ask if unchanged else replace(ask, tools=tools, persona_tools=persona_tools)
 
 
 @dataclass(frozen=True, slots=True)
