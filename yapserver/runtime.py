@@ -25,6 +25,7 @@ from inference.kept_sessions import KeptSessions
 from inference.metrics import Metrics
 from inference.openai.context import OpenAIContext
 from inference.openai.records import RecordStore
+from inference.openai.response_copies import ResponseCopies
 from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
 from inference.process_report import encode
 from inference.prompting.chat_template import ChatFormat
@@ -184,7 +185,12 @@ class ServerRuntime:
             trust_proxy=env.TRUST_PROXY,
         )
         self.openai = OpenAIContext(
-            self.serving, self.admission, self.registry, RecordStore(env.OPENAI_RECORDS), env.OPENAI_DEFAULT_MODEL
+            self.serving,
+            self.admission,
+            self.registry,
+            RecordStore(env.OPENAI_RECORDS),
+            env.OPENAI_DEFAULT_MODEL,
+            self._response_copies(),
         )
         # A broken file stops the server here, before anything is built.
         phrases = phrase_file(env)
@@ -209,6 +215,10 @@ class ServerRuntime:
     def _session_copies(self) -> SessionCopies | None:
         store = self.stores.copies
         return None if store is None else SessionCopies(store, settings.SECRET_KEY, lambda: self.serving.resolver)
+
+    def _response_copies(self) -> ResponseCopies | None:
+        store = self.stores.response_copies
+        return None if store is None else ResponseCopies(store, settings.SECRET_KEY)
 
     # -- life --------------------------------------------------------------------------------------
 

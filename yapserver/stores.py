@@ -12,9 +12,9 @@ from accounts.defaults import default_limits
 from accounts.key_guesses import wrong_keys
 from accounts.redis_connection import SharedRedis
 from accounts.redis_connection_slots import RedisConnectionSlots
+from accounts.redis_copies import RedisCopies
 from accounts.redis_key_guesses import RedisKeyGuesses
 from accounts.redis_process_reports import RedisProcessReports
-from accounts.redis_session_copies import RedisSessionCopies
 from accounts.redis_token_budget import RedisTokenBudget
 from accounts.selectors import tokens_today
 from accounts.token_budget import MemoryTokenBudget, TokenBudget
@@ -44,6 +44,7 @@ class Stores:
         ledger: Usage.
         reports: Reports of all processes; None without ``REDIS_URL``.
         copies: Copies of kept sessions; None without ``REDIS_URL`` or with ``SESSION_KEEP_S=0``.
+        response_copies: Copies of stored responses; None in the same cases.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -62,7 +63,8 @@ class Stores:
         self.slots: ConnectionSlots
         self.budget: TokenBudget
         self.reports: RedisProcessReports | None = None
-        self.copies: RedisSessionCopies | None = None
+        self.copies: RedisCopies | None = None
+        self.response_copies: RedisCopies | None = None
         self._guesses = RedisKeyGuesses(env.redis_url) if env.redis_url else None
         wrong_keys.shared = self._guesses
         if self._redis is None:
@@ -73,7 +75,8 @@ class Stores:
             self.budget = RedisTokenBudget(self._redis, self._tokens_today)
             self.reports = RedisProcessReports(self._redis)
             if env.redis_url and env.SESSION_KEEP_S > 0:
-                self.copies = RedisSessionCopies(self._redis, env.redis_url, env.SESSION_KEEP_S)
+                self.copies = RedisCopies(self._redis, env.redis_url, env.SESSION_KEEP_S)
+                self.response_copies = RedisCopies(self._redis, env.redis_url, env.SESSION_KEEP_S, "response")
 
     def degraded(self) -> list[str]:
         """Return what does not work now: ``database``, ``redis``, ``slots`` (more are taken than there are), ``usage``
@@ -111,8 +114,8 @@ class Stores:
         await self.slots.close()
         if self.reports is not None:
             await self.reports.close()
-        if self.copies is not None:
-            await self.copies.aclose()
+        copies = [each.aclose() for each in (self.copies, self.response_copies) if each is not None]
+        await asyncio.gather(*copies)
         threads = (self._keys, self.watching, self._writing)
         await asyncio.gather(*(each.aclose() for each in threads))
         if self._redis is not None:

@@ -13,6 +13,7 @@ from inference.openai.extra_phrases import ExtraPhrases
 from inference.openai.models import Models
 from inference.openai.prompts import PromptFormats
 from inference.openai.records import RecordStore
+from inference.openai.response_copies import ResponseCopies
 from inference.openai.responses_store import ResponseStore
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.serving_context import ServingContext
@@ -34,6 +35,7 @@ class OpenAIContext:
         registry: running responses are entered here, so that revocation, drain and metrics see them.
         records: histories with their token ids.
         default_model: the persona that answers unknown model names; empty for none.
+        copies: copies of stored responses for other processes; None where there are no others.
     """
 
     serving: ServingContext
@@ -41,6 +43,7 @@ class OpenAIContext:
     registry: SessionRegistry
     records: RecordStore
     default_model: str = ""
+    copies: ResponseCopies | None = None
     callers: CallerCache = field(init=False)
     windows: MessageWindows = field(default_factory=MessageWindows)
     models: Models = field(init=False)

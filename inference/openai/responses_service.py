@@ -74,7 +74,7 @@ class ActiveResponse:
         context, request, caller = self._context, self._request, self._caller
         await context.admit(caller)
         model = context.models.choose(request.body.get("model") or self._model, caller)
-        self._items = self._conversation()
+        self._items = await self._conversation()
         ask = request.ask(self._items, context.serving.sampling)
         frames = self.frames = ResponseFrames(self._head(model, ask), self._form)
         async with opened_generation(
@@ -99,8 +99,9 @@ class ActiveResponse:
         if self._generation is not None:
             await self._generation.stop(reason)
 
-    def _conversation(self) -> tuple[Item, ...]:
-        """Return the whole conversation of the request.
+    async def _conversation(self) -> tuple[Item, ...]:
+        """Return the whole conversation of the request. Only an id that this process does not know is asked for
+        elsewhere.
 
         Raises:
             OpenAIError: ``previous_response_not_found``.
@@ -108,8 +109,10 @@ class ActiveResponse:
         name = self._request.previous_response_id
         if name is None:
             return self._request.items
-        owner, own = owner_of(self._caller), self._own
-        stored = (own.get(owner, name) if own is not None else None) or self._context.responses.get(owner, name)
+        owner, own, context = owner_of(self._caller), self._own, self._context
+        stored = (own.get(owner, name) if own is not None else None) or context.responses.get(owner, name)
+        if stored is None and context.copies is not None:
+            stored = await context.copies.get(self._caller, name)
         if stored is None:
             message = f"the response {name[:80]!r} is not known to this key, or no longer"
             raise invalid(message, "previous_response_id", "previous_response_not_found")
@@ -130,11 +133,14 @@ class ActiveResponse:
     def _store(self, frames: ResponseFrames) -> None:
         if frames.ended == "failed":
             return
+        owner, context = owner_of(self._caller), self._context
         response = StoredResponse(self._items, frames.output_items())
         if self._request.store:
-            self._context.responses.put(owner_of(self._caller), self.response_id, response)
+            response = context.responses.put(owner, self.response_id, response)
+            if context.copies is not None:
+                context.copies.put(self._caller, self.response_id, response)
         elif self._own is not None:
-            self._own.put(owner_of(self._caller), self.response_id, response)
+            self._own.put(owner, self.response_id, response)
 
     def _head(self, model: Model, ask: Ask) -> ResponseHead:
         request, serving = self._request, self._context.serving

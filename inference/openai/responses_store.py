@@ -99,8 +99,8 @@ class ResponseStore:
         entries.move_to_end(response_id)
         return entry.response
 
-    def put(self, owner: str, response_id: str, response: StoredResponse) -> None:
-        """Store a response. Old responses make room."""
+    def put(self, owner: str, response_id: str, response: StoredResponse) -> StoredResponse:
+        """Store a response; old responses make room. Returns the response as it is stored."""
         response, characters = _bounded(response)
         self._owners.setdefault(owner, OrderedDict())[response_id] = _Entry(response, characters, self._clock())
         self._characters[owner] = self._characters.get(owner, 0) + characters
@@ -111,6 +111,7 @@ class ResponseStore:
             if self._count > self._max_responses:
                 largest = max(self._owners, key=lambda name: len(self._owners[name]))
             self._remove(largest, next(iter(self._owners[largest])))
+        return response
 
     def _remove_expired(self, owner: str) -> None:
         oldest = self._clock() - MAX_AGE_S

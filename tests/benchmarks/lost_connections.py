@@ -24,7 +24,7 @@ from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from accounts.redis_connection import SharedRedis
-from accounts.redis_session_copies import RedisSessionCopies
+from accounts.redis_copies import RedisCopies
 from inference.kept_sessions import KeptSessions
 from inference.serving_context import ServingContext
 from inference.session_copies import SessionCopies
@@ -62,7 +62,7 @@ async def copies(url: str) -> dict[str, Any]:
     serving = await make_serving(FakeEngine(reply=SAID), None)
     shared = SharedRedis(url)
     shared.start()
-    store = RedisSessionCopies(shared, url, 60.0)
+    store = RedisCopies(shared, url, 60.0)
 
     def copies_of(serving: ServingContext) -> SessionCopies:
         return SessionCopies(store, "secret", lambda: serving.resolver)

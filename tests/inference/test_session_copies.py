@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from inference.engines.base import EngineRole
 from inference.kept_sessions import KeptSessions
 from inference.serving_context import ServingContext
 from inference.session_copies import SessionCopies
+from tests.fakes.copies import MemoryCopies
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import MAX, START, UNLIMITED, Line, catalogue, make_serving
 
@@ -23,32 +23,11 @@ SAID = "Hello there, how are you today? 😀"
 AGAIN = {"type": "start", "session_id": "s1", "user_utterance": "and now?"}
 
 
-class Store:
-    """A store that writes at once."""
-
-    def __init__(self) -> None:
-        self.copies: dict[str, tuple[int, bytes]] = {}
-        self.reads = 0
-
-    def put(self, name: str, version: int, make: Callable[[], bytes | None]) -> None:
-        made = make()
-        if made is not None and version >= self.copies.get(name, (0, b""))[0]:
-            self.copies[name] = (version, made)
-
-    def delete(self, name: str) -> None:
-        self.copies.pop(name, None)
-
-    async def get(self, name: str) -> tuple[int, bytes] | None:
-        self.reads += 1
-        await asyncio.sleep(0)
-        return self.copies.get(name)
-
-
 class Fleet:
     """Processes that share a store."""
 
     def __init__(self) -> None:
-        self.store = Store()
+        self.store = MemoryCopies()
         self._stack = AsyncExitStack()
 
     async def process(self, tool: bool = True, secret: str = "s", **options: Any) -> ServingContext:

@@ -1,4 +1,4 @@
-"""Copies of session records in Redis: sealed bytes under a name, with a version, written off the serving loop."""
+"""Copies of records in Redis: sealed bytes under a name, with a version, written off the serving loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _READ = "return {epoch, redis.call('GET', KEYS[2])}"
 MakeCopy = Callable[[], bytes | None]
 
 
-class RedisSessionCopies:
+class RedisCopies:
     """Writes copies in one thread, the newest of each name, and reads them through the process's Redis.
 
     A failure of Redis costs the copy and nothing else: while the breaker is open nothing is written or read.
@@ -44,10 +44,12 @@ class RedisSessionCopies:
         redis: the process's Redis.
         url: ``redis://…``, for the thread's own connection.
         keep_s: how long a copy stays after its last write, in seconds.
+        kind: a word that says what is copied; part of the names in Redis.
     """
 
-    def __init__(self, redis: SharedRedis, url: str, keep_s: float) -> None:
+    def __init__(self, redis: SharedRedis, url: str, keep_s: float, kind: str = "session") -> None:
         self._redis = redis
+        self._kind = kind
         self._read = redis.script(_READ)
         self._keep_ms = max(1, int(keep_s * 1000))
         self._client = Redis.from_url(url, socket_timeout=WRITE_TIMEOUT_S, socket_connect_timeout=WRITE_TIMEOUT_S)
@@ -76,7 +78,7 @@ class RedisSessionCopies:
     async def get(self, name: str) -> tuple[int, bytes] | None:
         """Return version and bytes of a copy; None where there is none or Redis does not answer."""
         try:
-            (value,) = await self._redis.call(self._read, [_key(name)], [])
+            (value,) = await self._redis.call(self._read, [self._key(name)], [])
         except DependencyAway:
             return None
         if not value or not _VERSION_DIGITS < len(value) <= MAX_COPY_BYTES:
@@ -101,7 +103,7 @@ class RedisSessionCopies:
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem(last=False)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="session copies", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=f"{self._kind} copies", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
@@ -122,21 +124,20 @@ class RedisSessionCopies:
                 self._failed = False
             except (RedisError, OSError) as error:
                 if not self._failed:
-                    logger.warning("a session is not copied to redis: %s", type(error).__name__)
+                    logger.warning("a %s is not copied to redis: %s", self._kind, type(error).__name__)
                 self._failed = True
             except Exception:
-                logger.exception("a session cannot be copied to redis")
+                logger.exception("a %s cannot be copied to redis", self._kind)
 
     def _apply(self, name: str, copy: tuple[int, MakeCopy] | None) -> None:
         if copy is None:
-            self._client.delete(_key(name))
+            self._client.delete(self._key(name))
             return
         version, make = copy
         made = make()
         if made is not None and len(made) + _VERSION_DIGITS <= MAX_COPY_BYTES:
-            self._write(keys=[_key(name)], args=[b"%016x" % version + made, self._keep_ms])
+            self._write(keys=[self._key(name)], args=[b"%016x" % version + made, self._keep_ms])
             self.written += 1
 
-
-def _key(name: str) -> str:
-    return f"{{yap}}:session:{name}"
+    def _key(self, name: str) -> str:
+        return f"{{yap}}:{self._kind}:{name}"

@@ -10,18 +10,18 @@ from contextlib import asynccontextmanager
 import pytest
 import redis
 
-from accounts import redis_connection, redis_session_copies
+from accounts import redis_connection, redis_copies
 from accounts.redis_connection import SharedRedis
-from accounts.redis_session_copies import MAX_COPY_BYTES, RedisSessionCopies
+from accounts.redis_copies import MAX_COPY_BYTES, RedisCopies
 from tests.engine.waiting import until
 from tests.servers import RedisServer
 
 
 @asynccontextmanager
-async def process(url: str, keep_s: float = 60.0) -> AsyncIterator[RedisSessionCopies]:
+async def process(url: str, keep_s: float = 60.0) -> AsyncIterator[RedisCopies]:
     shared = SharedRedis(url)
     shared.start()
-    copies = RedisSessionCopies(shared, url, keep_s)
+    copies = RedisCopies(shared, url, keep_s)
     yield copies
     await copies.aclose()
     await shared.aclose()
@@ -66,7 +66,7 @@ async def test_a_copy_expires(redis_server: str) -> None:
 async def test_the_newest_of_a_name_is_written_and_the_number_is_bounded(
     redis_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_session_copies, "MAX_WAITING", 3)
+    monkeypatch.setattr(redis_copies, "MAX_WAITING", 3)
     async with process(redis_server) as one:
         began, go = [], asyncio.Event()
         loop = asyncio.get_running_loop()
