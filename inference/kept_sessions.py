@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +28,8 @@ class KeptSessions:
 
     Args:
         keep_s: a record is dropped after this many seconds; 0 keeps none.
-        max_tokens: the size of all records together (:attr:`SessionState.size`); the oldest records are dropped first.
+        max_tokens: the size of all records together (:attr:`SessionState.size`). The key that holds most loses its
+            oldest records first, so that no key displaces the records of others.
         clock: returns the time in seconds.
         copies: copies of the records outside this process; None where there are none.
     """
@@ -45,6 +46,8 @@ class KeptSessions:
         self._clock = clock
         self._copies = copies if keep_s > 0 else None
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()  # in the order of their expiry
+        self._names: dict[str, OrderedDict[str, None]] = {}  # session ids of each key, in the same order
+        self._tokens_of: Counter[str] = Counter()  # by key
         self._tokens = 0
 
     def __len__(self) -> int:
@@ -95,6 +98,8 @@ class KeptSessions:
         self.drop(caller, session_id)
         kept = _Kept(caller, state, state.size, self._clock() + self._keep_s)
         self._kept[caller.identity, session_id] = kept
+        self._names.setdefault(caller.identity, OrderedDict())[session_id] = None
+        self._tokens_of[caller.identity] += kept.size
         self._tokens += kept.size
         self.expire()
 
@@ -136,14 +141,23 @@ class KeptSessions:
                 self._copies.delete(caller, session_id)
 
     def expire(self) -> None:
-        """Drop the records whose time is over, and the oldest ones beyond the limit."""
+        """Drop the records whose time is over; beyond the limit, the oldest ones of the key that holds most."""
         now = self._clock()
         while self._kept:
             name, oldest = next(iter(self._kept.items()))
-            if oldest.until > now and self._tokens <= self._max_tokens:
-                return
+            if oldest.until > now:
+                break
             self._remove(name)
+        while self._tokens > self._max_tokens:
+            identity = max(self._tokens_of, key=self._tokens_of.__getitem__)
+            self._remove((identity, next(iter(self._names[identity]))))
 
     def _remove(self, name: tuple[str, str]) -> None:
-        if (kept := self._kept.pop(name, None)) is not None:
-            self._tokens -= kept.size
+        if (kept := self._kept.pop(name, None)) is None:
+            return
+        identity, session_id = name
+        self._tokens -= kept.size
+        self._tokens_of[identity] -= kept.size
+        del self._names[identity][session_id]
+        if not self._names[identity]:
+            del self._names[identity], self._tokens_of[identity]

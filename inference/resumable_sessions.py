@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +43,8 @@ class ResumableSessions:
 
     Args:
         grace_s: how long a session stays resumable after its connection was lost, in seconds; 0 never.
-        max_lost: the limit of lost sessions. A key's own limit of connections holds as well; the oldest end first.
+        max_lost: the limit of lost sessions. The key that has most loses its oldest first. A key's own limit of
+            connections holds as well.
     """
 
     def __init__(self, grace_s: float = 0.0, max_lost: int = MAX_LOST) -> None:
@@ -162,8 +163,10 @@ class ResumableSessions:
             for name in own[: max(0, len(own) - limit)]:
                 self._end(name)
         waiting = [name for name, lost in self._lost.items() if not lost.ending]
-        for name in waiting[: max(0, len(waiting) - self._max_lost)]:
-            self._end(name)
+        if len(waiting) > self._max_lost:  # by one: this is called for each new lost session
+            counts = Counter(identity for identity, _ in waiting)
+            most = max(counts.values())
+            self._end(next(name for name in waiting if counts[name[0]] == most))
 
     def _end(self, name: tuple[str, str]) -> asyncio.Task[None] | None:
         lost = self._lost.get(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,9 +23,10 @@ from inference.accounting import account, account_warm_up
 from inference.openai.context import OpenAIContext
 from inference.openai.models import Model
 from inference.openai.prompts import encode_end, encode_whole, resolve_persona
-from inference.openai.records import Record
+from inference.openai.records import Record, RecordOwner, prompt_hash
 from inference.openai.request_tools import without_phrases
 from inference.openai.requests import Ask
+from inference.openai.responses_store import owner_of
 from inference.openai.tool_question import ToolQuestion, permitted
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.stops import text_stops
@@ -107,7 +108,7 @@ class Generation:
         self._refusal: ProtocolError | None = None
         self._automaton = PhraseAutomaton(())
         # Of the history: where the record is kept, what was said before, and the beginning of the reply.
-        self._owner: Hashable = None
+        self._owner: RecordOwner | None = None
         self._conversation: Conversation | None = None
         self._exchanges: tuple[ExchangeText, ...] = ()
         self._prefill: tuple[str, list[int]] = "", []
@@ -180,7 +181,7 @@ class Generation:
             raise persona_refused(error) from None
         encoder = context.formats.encoder(serving.resolver.encoder, ask_tool=ask.has_tools)
         caller, system = self.caller, ask.prompt.system
-        self._owner = self.cache_salt, caller.key_id, caller.prefix, model.id, system, ask.has_tools
+        self._owner = RecordOwner(owner_of(caller), model.id, prompt_hash(self.cache_salt, system, ask.has_tools))
         self._exchanges = ask.prompt.exchanges
         found = record or context.records.find(self._owner, self._exchanges)
         conversation = self._conversation = found.conversation.copy() if found else Conversation(encoder)
@@ -323,7 +324,8 @@ class Generation:
         name = f"key={self.caller.prefix} conn={self.connection} session=openai"
         account(self._context.serving, self.caller, result, self._budget.take(), session_name=name)
         conversation, (prefill, prefill_ids) = self._conversation, self._prefill
-        if conversation is None or not result.delivered:  # after calls alone the client repeats the user's text
+        if conversation is None or self._owner is None or not result.delivered:
+            # Nothing to continue; after calls alone the client repeats the user's text.
             return
         whole = replace(result, delivered=prefill + result.delivered, reply_ids=[*prefill_ids, *result.reply_ids])
         conversation.append(whole)

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ MAX_BYTES = 128 * 1024 * 1024
 """Memory of all records together, as :func:`_size` estimates it."""
 _BYTES_PER_ID = 32  # a reference in two lists, and half of the ids as objects
 _BYTES_PER_CHARACTER = 2
+_CHARACTERS_OF_EXCHANGE = 64  # about what the objects themselves need
 MAX_STEPS_BACK = 16
 """A request whose last exchanges are unknown is compared with this many shorter histories."""
 
@@ -38,8 +39,28 @@ class Record:
     affinity: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordOwner:
+    """Whose records are found for a request.
+
+    Args:
+        key: the API key. The key whose records take most memory loses records first.
+        model: the model's id.
+        prompt: hash of what stands before the history, and of what else must be equal (:func:`prompt_hash`).
+    """
+
+    key: str
+    model: str
+    prompt: bytes
+
+
+def prompt_hash(*parts: object) -> bytes:
+    """Return a hash of these values: a system text may be long, and each record would hold a copy."""
+    return hashlib.blake2b(repr(parts).encode(errors="surrogatepass"), digest_size=16).digest()
+
+
 class RecordStore:
-    """A bounded store of records. The record used longest ago is dropped first.
+    """A bounded store of records. Of the key with most memory, the record used longest ago is dropped first.
 
     Args:
         most: the number of records; 0 stores none.
@@ -49,63 +70,72 @@ class RecordStore:
     def __init__(self, most: int, max_bytes: int = MAX_BYTES) -> None:
         self._most = most
         self._max_bytes = max_bytes
-        self._records: OrderedDict[Hashable, tuple[Record, int]] = OrderedDict()
+        self._records: dict[str, OrderedDict[Hashable, tuple[Record, int]]] = {}  # by key
+        self._bytes_of: Counter[str] = Counter()  # by key
         self._bytes = 0
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._count
 
-    def find(self, owner: Hashable, exchanges: Sequence[ExchangeText]) -> Record | None:
+    def find(self, owner: RecordOwner, exchanges: Sequence[ExchangeText]) -> Record | None:
         """Return the record that shares the most exchanges with a history, from its beginning; None where none does.
 
         Args:
             owner: the key, model and system text; records of other owners are never found.
             exchanges: the client's whole history.
         """
-        if not self._records:
+        if owner.key not in self._records:
             return None
         chain = _chain(exchanges)
         for digest in chain[: -MAX_STEPS_BACK - 1 : -1]:
-            if (found := self.get(owner, digest)) is not None:
+            if (found := self._get(owner, digest)) is not None:
                 return found
         return None
 
-    def keep(self, owner: Hashable, record: Record) -> None:
+    def keep(self, owner: RecordOwner, record: Record) -> None:
         """Store a record under its content."""
         chain = _chain(record.exchanges)
         if chain:
-            self.put(owner, chain[-1], record)
+            self._put(owner, chain[-1], record)
 
-    def get(self, owner: Hashable, name: Hashable) -> Record | None:
-        """Return the record with this name (a content hash or a response's id), or None."""
-        found = self._records.get((owner, name))
+    def _get(self, owner: RecordOwner, digest: bytes) -> Record | None:
+        records = self._records.get(owner.key, {})
+        found = records.get((owner, digest))
         if found is None:
             return None
-        self._records.move_to_end((owner, name))
+        self._records[owner.key].move_to_end((owner, digest))
         return found[0]
 
-    def put(self, owner: Hashable, name: Hashable, record: Record) -> None:
-        """Store a record under a name."""
-        self.drop(owner, name)
+    def _put(self, owner: RecordOwner, digest: bytes, record: Record) -> None:
+        self._drop(owner.key, (owner, digest))
         size = _size(record)
         if self._most <= 0 or size > self._max_bytes:
             return
-        self._records[owner, name] = record, size
+        self._records.setdefault(owner.key, OrderedDict())[owner, digest] = record, size
+        self._bytes_of[owner.key] += size
         self._bytes += size
-        while len(self._records) > self._most or self._bytes > self._max_bytes:
-            _, (_, size) = self._records.popitem(last=False)
-            self._bytes -= size
+        self._count += 1
+        while self._count > self._most or self._bytes > self._max_bytes:
+            largest = max(self._bytes_of, key=self._bytes_of.__getitem__)
+            self._drop(largest, next(iter(self._records[largest])))
 
-    def drop(self, owner: Hashable, name: Hashable) -> None:
+    def _drop(self, key: str, name: Hashable) -> None:
         """Remove a record, if there is one."""
-        found = self._records.pop((owner, name), None)
-        if found is not None:
-            self._bytes -= found[1]
+        found = self._records.get(key, {}).pop(name, None)
+        if found is None:
+            return
+        self._bytes -= found[1]
+        self._bytes_of[key] -= found[1]
+        self._count -= 1
+        if not self._records[key]:
+            del self._records[key], self._bytes_of[key]
 
 
 def _size(record: Record) -> int:
     """Estimate the memory of a record, in bytes."""
     characters = sum(len(exchange.user or "") + len(exchange.reply) for exchange in record.exchanges)
+    characters += _CHARACTERS_OF_EXCHANGE * len(record.exchanges)
     return _BYTES_PER_ID * record.conversation.tokens + _BYTES_PER_CHARACTER * characters
 
 

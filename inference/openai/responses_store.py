@@ -147,4 +147,4 @@ def _bounded(response: StoredResponse) -> tuple[StoredResponse, int]:
 
 
 def _characters(item: Item) -> int:
-    return _ITEM_CHARS + len(item.text)
+    return _ITEM_CHARS + len(item.text) + len(item.call_id) + len(item.name)

@@ -113,7 +113,10 @@ class TextEncoder:
         return str(self._tokenizer.backend_tokenizer.decode([token], skip_special_tokens=False))
 
     def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._text_tokenizer.encode(text, add_special_tokens=False).ids
+        if len(text) <= LONG_TEXT_CHARS:
+            ids: list[int] = self._text_tokenizer.encode(text, add_special_tokens=False).ids
+        else:  # encode() holds the interpreter's lock for its whole time, also in a thread; encode_batch() releases it
+            ids = self._text_tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
         if self._original_ids:
             return [self._original_ids.get(token, token) for token in ids]
         return list(ids)

@@ -242,6 +242,19 @@ async def test_the_oldest_go_first_beyond_the_limit(serving: ServingContext, clo
     assert kept.tokens == 2 * states[0].size
 
 
+async def test_a_key_displaces_no_records_of_others(serving: ServingContext, clock: Clock) -> None:
+    states = [await spoken(serving, name) for name in "abcdef"]
+    kept = KeptSessions(10.0, max_tokens=3 * states[0].size, clock=clock)
+    kept.put(OTHER, states[0])
+    for state in states[1:]:
+        kept.put(UNLIMITED, state)
+    assert kept.find(OTHER, "a") is states[0]
+    assert [name for name in "bcdef" if kept.find(UNLIMITED, name) is not None] == ["e", "f"]
+    clock.now = 10.0
+    kept.expire()
+    assert (len(kept), kept.tokens) == (0, 0)
+
+
 async def test_a_record_beyond_the_limit_is_not_kept(serving: ServingContext) -> None:
     kept = KeptSessions(10.0, max_tokens=10)
     kept.put(UNLIMITED, await spoken(serving, "a"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inference.openai.messages import Message, prompt_of
-from inference.openai.records import Record, RecordStore
+from inference.openai.records import Record, RecordOwner, RecordStore, prompt_hash
 from inference.prompting.history import ExchangeText
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import BLOCK, FakeEngine
@@ -90,28 +90,44 @@ async def test_without_records_everything_still_works() -> None:
         assert len(served.context.records) == 0
 
 
-def test_the_store_is_bounded_in_number_and_tokens() -> None:
+def owner(key: str) -> RecordOwner:
+    return RecordOwner(key, "anna", prompt_hash("You are Anna."))
+
+
+def record(*replies: str) -> Record:
     class Fixed:
         tokens = 10
 
-    def record(*replies: str) -> Record:
-        return Record(Fixed(), tuple(ExchangeText(None, reply) for reply in replies), "a")  # type: ignore[arg-type]
+    return Record(Fixed(), tuple(ExchangeText(None, reply) for reply in replies), "a")  # type: ignore[arg-type]
 
+
+def kept(store: RecordStore, key: str, names: str) -> str:
+    """Return the names of the records that the store still has."""
+    return "".join(name for name in names if store.find(owner(key), record(name).exchanges) is not None)
+
+
+def test_the_store_is_bounded_in_number_and_memory() -> None:
     store = RecordStore(2)
     for name in "abc":
-        store.keep("k", record(name))
-    assert [store.find("k", record(name).exchanges) is not None for name in "abc"] == [False, True, True]
-    assert store.find("other", record("b").exchanges) is None
-    found = store.find("k", record("b", "x", "y").exchanges)
+        store.keep(owner("k"), record(name))
+    assert kept(store, "k", "abc") == "bc"
+    assert store.find(owner("other"), record("b").exchanges) is None
+    assert store.find(RecordOwner("k", "anna", prompt_hash("another")), record("b").exchanges) is None
+    found = store.find(owner("k"), record("b", "x", "y").exchanges)
     assert found is not None
     assert found.exchanges == record("b").exchanges
-    store = RecordStore(100, max_bytes=2 * (10 * 32 + 2))
-    for name in "abc":
-        store.put("k", name, record(name))
-    assert (len(store), store.get("k", "a"), store.get("k", "c") is not None) == (2, None, True)
-    store.drop("k", "c")
-    store.drop("k", "c")
-    assert len(store) == 1
+    store = RecordStore(100, max_bytes=2 * (10 * 32 + 2 * (1 + 64)))
+    for name in "abca":
+        store.keep(owner("k"), record(name))
+    assert (len(store), kept(store, "k", "abc")) == (2, "ac")
+
+
+def test_a_key_displaces_no_records_of_others() -> None:
+    store = RecordStore(4)
+    store.keep(owner("quiet"), record("a"))
+    for name in "abcdefgh":
+        store.keep(owner("loud"), record(name))
+    assert (kept(store, "quiet", "a"), kept(store, "loud", "abcdefgh")) == ("a", "fgh")
 
 
 def test_messages_become_exchanges() -> None:
