@@ -1,6 +1,6 @@
-"""The keys of requests: a short cache in front of the key check, and one message window per key.
+"""The keys of requests: a short cache in front of the key check, and rolling windows per key.
 
-A connection has no life on this surface, so the window of a key holds for all its requests to this process.
+A connection has no life on this surface, so the windows of a key hold for all its requests to this process.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from accounts.callers import Caller
+from accounts.callers import Caller, Window
 from accounts.limits import RollingWindow
 from inference.admission import Admission
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.serving_context import ServingContext
 from inference.session_limits import whole_seconds
 
+# Refused requests take no slot of the message window. Their cost is counted: one unit each, and one for each 64 KiB.
+REFUSED = Window(100, 60.0)
+REFUSED_BYTES_PER_UNIT = 64 * 1024
+# Token counting has no turn that limits it. A unit is a text of up to 4,000 characters, about 2 ms of a processor.
+ENCODINGS = Window(2_000, 60.0)
 CACHE_S = 1.0
 MAX_CACHED = 10_000
 
@@ -71,34 +76,57 @@ def _expired(caller: Caller) -> bool:
     return caller.expires_at is not None and caller.expires_at <= time.time()
 
 
-class MessageWindows:
-    """One rolling window of messages for each key.
+class KeyWindows:
+    """One rolling window for each key.
 
     Args:
+        window: of every key; None: the key's own message window.
         clock: monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, window: Window | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window = window
         self._clock = clock
         self._windows: OrderedDict[str, RollingWindow] = OrderedDict()
 
-    def charge(self, caller: Caller) -> None:
+    def charge(self, caller: Caller, units: int = 1) -> None:
         """Charge one request.
+
+        Args:
+            caller: the key.
+            units: what the request costs. The last request of a window may cost more than is left.
 
         Raises:
             ProtocolError: ``message_rate_limited``, with ``retry_in`` seconds.
         """
-        window = self._windows.get(caller.prefix)
-        if window is None:
-            window = self._windows[caller.prefix] = RollingWindow(caller.limits.messages)
-            if len(self._windows) > MAX_CACHED:
-                self._windows.popitem(last=False)
-        window.window = caller.limits.messages
-        self._windows.move_to_end(caller.prefix)
-        wait_s = window.take(self._clock())
+        window, now = self._of(caller), self._clock()
+        wait_s = window.take(now)
         if wait_s > 0:
             raise ProtocolError(
                 ErrorCode.MESSAGE_RATE_LIMITED,
                 "too many requests with this key, slow down",
                 retry_in=whole_seconds(wait_s),
             )
+        for _ in range(units - 1):
+            window.take(now)
+
+    def check(self, caller: Caller) -> None:
+        """Check that a request could be charged, and charge nothing.
+
+        Raises:
+            ProtocolError: ``message_rate_limited``, with ``retry_in`` seconds.
+        """
+        if caller.prefix in self._windows:
+            self.charge(caller)
+            self._of(caller).give_back()
+
+    def _of(self, caller: Caller) -> RollingWindow:
+        limits = self._window or caller.limits.messages
+        window = self._windows.get(caller.prefix)
+        if window is None:
+            window = self._windows[caller.prefix] = RollingWindow(limits)
+            if len(self._windows) > MAX_CACHED:
+                self._windows.popitem(last=False)
+        window.window = limits
+        self._windows.move_to_end(caller.prefix)
+        return window

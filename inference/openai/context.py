@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlot
 from inference.admission import Admission, check_ready
-from inference.openai.callers import CallerCache, MessageWindows
+from inference.openai.callers import ENCODINGS, REFUSED, CallerCache, KeyWindows
 from inference.openai.errors import own_slots_taken
 from inference.openai.extra_phrases import ExtraPhrases
 from inference.openai.models import Models
 from inference.openai.prompts import PromptFormats
 from inference.openai.records import RecordStore
 from inference.openai.response_copies import ResponseCopies
+from inference.openai.response_lane import WaitingCharacters
 from inference.openai.responses_store import ResponseStore
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.serving_context import ServingContext
@@ -45,9 +46,12 @@ class OpenAIContext:
     default_model: str = ""
     copies: ResponseCopies | None = None
     callers: CallerCache = field(init=False)
-    windows: MessageWindows = field(default_factory=MessageWindows)
+    windows: KeyWindows = field(default_factory=KeyWindows)
+    refused: KeyWindows = field(default_factory=lambda: KeyWindows(REFUSED))
+    encodings: KeyWindows = field(default_factory=lambda: KeyWindows(ENCODINGS))
     models: Models = field(init=False)
     responses: ResponseStore = field(default_factory=lambda: ResponseStore(MAX_RESPONSES, MAX_RESPONSE_CHARS))
+    waiting: WaitingCharacters = field(default_factory=WaitingCharacters)
     phrases: ExtraPhrases = field(default_factory=ExtraPhrases)
     formats: PromptFormats = field(default_factory=PromptFormats)
 

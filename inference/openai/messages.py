@@ -9,6 +9,7 @@ from typing import Any
 from inference.openai.errors import OpenAIError, invalid
 from inference.prompting.history import ExchangeText
 
+MAX_MESSAGES = 10_000
 SYSTEM_ROLES = frozenset({"system", "developer"})
 TOOL_RESULT_PREFIX = "TOOL RESULT"
 IMAGE_PLACEHOLDER = "[image]"
@@ -50,12 +51,14 @@ def decode_messages(value: Any) -> tuple[Message, ...]:
     """Decode ``messages`` of a chat completion.
 
     Raises:
-        OpenAIError: the value is absent, empty or of another kind.
+        OpenAIError: the value is absent, empty, too long or of another kind.
     """
     if value is None:
         raise invalid("messages is required", "messages", "missing_required_parameter")
     if not isinstance(value, list) or not value:
         raise invalid("messages must be a list with at least one message", "messages")
+    if len(value) > MAX_MESSAGES:
+        raise invalid(f"messages may have at most {MAX_MESSAGES} messages", "messages", "array_above_max_length")
     names: dict[str, str] = {}
     return tuple(_message(item, f"messages[{number}]", names) for number, item in enumerate(value))
 

@@ -100,11 +100,11 @@ class RecordStore:
             self._put(owner, chain[-1], record)
 
     def _get(self, owner: RecordOwner, digest: bytes) -> Record | None:
-        records = self._records.get(owner.key, {})
-        found = records.get((owner, digest))
-        if found is None:
+        records = self._records.get(owner.key)
+        found = records.get((owner, digest)) if records is not None else None
+        if records is None or found is None:
             return None
-        self._records[owner.key].move_to_end((owner, digest))
+        records.move_to_end((owner, digest))
         return found[0]
 
     def _put(self, owner: RecordOwner, digest: bytes, record: Record) -> None:
@@ -122,7 +122,8 @@ class RecordStore:
 
     def _drop(self, key: str, name: Hashable) -> None:
         """Remove a record, if there is one."""
-        found = self._records.get(key, {}).pop(name, None)
+        records = self._records.get(key)
+        found = records.pop(name, None) if records is not None else None
         if found is None:
             return
         self._bytes -= found[1]

@@ -9,17 +9,17 @@ from typing import Any
 
 import orjson
 
+from inference.failures import SCHEMA_REFUSED
 from inference.openai.errors import invalid
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.guard import PhraseGuard
+from inference.prompting.json_schemas import MAX_DEPTH, SchemaBudget, SchemaTooCostly
 from inference.prompting.tool_definitions import CallGrammar, defined_tool, grammar
 from inference.prompting.tool_prompt import prompt_of_tools
 from personas.tool_snapshot import ToolSnapshot
 
 MAX_TOOLS = 64
-MAX_SCHEMA_NODES = 2000
 MAX_SCHEMA_BYTES = 64 * 1024
-_MAX_DEPTH = 24
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ANY_OBJECT = '{"type":"object"}'
 
@@ -53,7 +53,9 @@ def decode_tools(fields: Mapping[str, Any]) -> RequestTools | None:
         return None
     if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
         raise invalid(f"tools must be a list of at most {MAX_TOOLS} tools", "tools")
-    found = [tool for number, item in enumerate(tools) if (tool := _tool(item, f"tools[{number}]")) is not None]
+    budget = SchemaBudget()
+    read = (_tool(item, f"tools[{number}]", budget) for number, item in enumerate(tools))
+    found = [tool for tool in read if tool is not None]
     required = choice == "required"
     if isinstance(choice, dict):
         inner = _inner(choice, "function")
@@ -74,7 +76,7 @@ def forbids_calls(fields: Mapping[str, Any]) -> bool:
     return fields.get("tool_choice") == "none"
 
 
-def _tool(item: Any, param: str) -> ToolSnapshot | None:
+def _tool(item: Any, param: str, budget: SchemaBudget) -> ToolSnapshot | None:
     """Return one tool; None for a tool of another kind, which only OpenAI's own servers run."""
     if not isinstance(item, dict):
         raise invalid("a tool is an object", param)
@@ -86,7 +88,7 @@ def _tool(item: Any, param: str) -> ToolSnapshot | None:
         raise invalid("a tool's name has at most 64 letters, digits, _ and -", f"{param}.function.name")
     if parameters is not None and not isinstance(parameters, dict):
         raise invalid("a tool's parameters are a JSON schema, an object", f"{param}.function.parameters")
-    schema = self_contained(parameters or {}, f"{param}.function.parameters")
+    schema = self_contained(parameters or {}, f"{param}.function.parameters", budget)
     text = orjson.dumps(schema).decode() if schema.get("properties") else None
     return ToolSnapshot(name, str(function.get("description") or ""), text)
 
@@ -101,7 +103,7 @@ def json_schema_of(value: Any) -> str | None:
     """Return the schema of ``response_format`` or ``text.format`` as JSON text; None for free text.
 
     Raises:
-        OpenAIError: the schema is not an object, or too large.
+        OpenAIError: the schema is not an object, or too large, or costs an engine too much.
     """
     if not isinstance(value, dict):
         return None
@@ -113,35 +115,47 @@ def json_schema_of(value: Any) -> str | None:
     schema = inner.get("schema")
     if not isinstance(schema, dict):
         raise invalid("response_format needs a JSON schema, an object", "response_format")
-    text = orjson.dumps(schema)
+    try:
+        text = orjson.dumps(SchemaBudget().bounded(schema))
+    except SchemaTooCostly as error:
+        raise invalid(f"the JSON schema is too complex: {error}", "response_format", SCHEMA_REFUSED) from None
     if len(text) > MAX_SCHEMA_BYTES:
         raise invalid(f"the JSON schema may have at most {MAX_SCHEMA_BYTES} bytes", "response_format")
     return text.decode()
 
 
-def self_contained(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
+def self_contained(schema: Mapping[str, Any], param: str, budget: SchemaBudget) -> dict[str, Any]:
     """Return a schema without ``$ref``: the grammar of a call holds the schema at another depth.
+
+    Args:
+        schema: a tool's parameters.
+        param: the field's name in errors.
+        budget: what the schemas of the request may cost; each use of a definition counts.
 
     Raises:
         OpenAIError: the schema is too large, or refers to itself.
     """
-    nodes = 0
 
     def copied(value: Any, depth: int) -> Any:
-        nonlocal nodes
-        nodes += 1
-        if nodes > MAX_SCHEMA_NODES or depth > _MAX_DEPTH:
-            raise invalid("the JSON schema is too large or refers to itself", param)
+        budget.spend("nodes")
+        if depth > MAX_DEPTH:
+            raise SchemaTooCostly(f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(value, str):
+            budget.spend("characters", len(value))
         if isinstance(value, list):
             return [copied(item, depth + 1) for item in value]
         if not isinstance(value, dict):
             return value
+        budget.spend("characters", sum(map(len, value)))
         target = value.get("$ref")
         if isinstance(target, str):
             return copied(_referred(schema, target, param), depth + 1)
         return {key: copied(item, depth + 1) for key, item in value.items() if key not in ("$defs", "definitions")}
 
-    result: dict[str, Any] = copied(dict(schema), 0)
+    try:
+        result: dict[str, Any] = copied(dict(schema), 0)
+    except SchemaTooCostly as error:
+        raise invalid(f"the JSON schema is too large or refers to itself: {error}", param) from None
     return result
 
 

@@ -5,7 +5,7 @@ Events of a response do not name it, so two responses of a connection never run 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,7 +14,29 @@ Waiting = TypeVar("Waiting")
 MAX_IN_FLIGHT = 16
 """Requests of one connection that run or wait; OpenAI's limit."""
 MAX_WAITING_CHARS = 4 * 1024 * 1024
-"""Characters of the requests that wait."""
+"""Characters of one connection's requests that wait."""
+MAX_WAITING_CHARS_OF_KEY = 16 * 1024 * 1024
+"""Characters of the requests that wait on all connections of one key."""
+
+
+class WaitingCharacters:
+    """Characters that wait, by key. A connection's lane counts with those of the key's other connections."""
+
+    def __init__(self) -> None:
+        self._of: Counter[str] = Counter()
+
+    def add(self, key: str, characters: int) -> bool:
+        """Count more characters; False, and nothing counted, where too many wait."""
+        if self._of[key] + characters > MAX_WAITING_CHARS_OF_KEY:
+            return False
+        self._of[key] += characters
+        return True
+
+    def remove(self, key: str, characters: int) -> None:
+        """Undo :meth:`add`."""
+        self._of[key] -= characters
+        if self._of[key] <= 0:
+            del self._of[key]
 
 
 @dataclass(slots=True)
@@ -26,11 +48,17 @@ class _Running:
 class ResponseLane(Generic[Waiting]):
     """The state of one lane, without sockets and tasks.
 
+    Args:
+        waiting: what waits in all lanes; None: in this one alone.
+        key: whose lane this is.
+
     Example: ``push(a)`` → ``take()`` returns a; ``started("resp_1")``; ``push(b)`` waits; ``cancel("resp_1")`` is True;
     ``finished()``; ``take()`` returns b.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: WaitingCharacters | None = None, key: str = "") -> None:
+        self._all = WaitingCharacters() if waiting is None else waiting
+        self._key = key
         self._waiting: deque[tuple[Waiting, int]] = deque()
         self._waiting_characters = 0
         self._running: _Running | None = None
@@ -46,7 +74,7 @@ class ResponseLane(Generic[Waiting]):
             characters: the length of the request.
         """
         too_long = bool(self._waiting) and self._waiting_characters + characters > MAX_WAITING_CHARS
-        if len(self) >= MAX_IN_FLIGHT or too_long:
+        if len(self) >= MAX_IN_FLIGHT or too_long or not self._all.add(self._key, characters):
             return False
         self._waiting.append((request, characters))
         self._waiting_characters += characters
@@ -58,8 +86,15 @@ class ResponseLane(Generic[Waiting]):
             return None
         request, characters = self._waiting.popleft()
         self._waiting_characters -= characters
+        self._all.remove(self._key, characters)
         self._running = _Running()
         return request
+
+    def clear(self) -> None:
+        """Drop the requests that wait: the connection is gone."""
+        self._all.remove(self._key, self._waiting_characters)
+        self._waiting.clear()
+        self._waiting_characters = 0
 
     def started(self, response_id: str) -> bool:
         """Name the running response. Returns False where the client has cancelled it in the meantime."""

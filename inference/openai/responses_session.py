@@ -28,7 +28,7 @@ from inference.openai.response_lane import MAX_IN_FLIGHT, ResponseLane
 from inference.openai.responses_frames import SOCKET_EVENTS, error_event
 from inference.openai.responses_requests import decode_responses
 from inference.openai.responses_service import ActiveResponse
-from inference.openai.responses_store import ResponseStore
+from inference.openai.responses_store import MAX_CONVERSATION_CHARS, ResponseStore, owner_of
 from inference.protocol.close_codes import CLOSE_NORMAL, CLOSE_POLICY, CLOSE_RESTART
 from inference.protocol.decoder import MAX_MESSAGE_BYTES
 from inference.protocol.errors import ProtocolError
@@ -42,7 +42,8 @@ logger = logging.getLogger("yap.responses")
 MAX_AGE_S = 3600.0
 """A connection takes requests for this long (seconds); OpenAI's limit."""
 REMEMBERED_RESPONSES = 8
-REMEMBERED_CHARS = 1024 * 1024
+REMEMBERED_CHARS = MAX_CONVERSATION_CHARS  # of a connection; a key may have hundreds
+_CHARS_PER_UNIT = 64 * 1024  # of a refused event: its cost grows with its length
 
 Send = Callable[[str], Awaitable[None]]
 Close = Callable[[int], Awaitable[None]]
@@ -74,7 +75,7 @@ class ResponsesSession:
         self._send_event = send
         self._close = close
         self._model = model
-        self._lane: ResponseLane[Mapping[str, Any]] = ResponseLane()
+        self._lane: ResponseLane[Mapping[str, Any] | str] = ResponseLane(context.waiting, owner_of(caller))
         self._own = ResponseStore(REMEMBERED_RESPONSES, REMEMBERED_CHARS)
         self._refusals = RollingWindow(REFUSALS)
         self._active: ActiveResponse | None = None
@@ -104,13 +105,13 @@ class ResponsesSession:
             stream_id = event.get("stream_id")
             match event.get("type"):
                 case "response.create":
-                    self._create(event, len(text or ""))
+                    self._create(event, text or "")
                 case "response.cancel":
                     await self._cancel(event)
                 case kind:
                     raise _unknown_event(kind)
         except OpenAIError as error:
-            await self._refuse(error, stream_id)
+            await self._refuse(error, stream_id, len(text or ""))
 
     def apply_caller(self, caller: Caller) -> None:
         """Apply changed rights and limits of the key, from the next response on."""
@@ -144,13 +145,15 @@ class ResponsesSession:
         if self._worker is not None and not self._worker.done():
             self._worker.cancel()
             await asyncio.wait({self._worker})
+        self._lane.clear()
 
     # -- client events ---------------------------------------------------------------------------------
 
-    def _create(self, event: Mapping[str, Any], characters: int) -> None:
+    def _create(self, event: Mapping[str, Any], text: str) -> None:
         if self._expired:
             raise _connection_limit()
-        if not self._lane.push(event, characters):
+        # What has to wait, waits as text: parsed, a megabyte may take twenty.
+        if not self._lane.push(text if len(self._lane) else event, len(text)):
             message = f"at most {MAX_IN_FLIGHT} responses of one connection may run and wait"
             raise OpenAIError(429, "rate_limit_exceeded", message, kind=RATE_LIMIT, retry_after_s=1)
         if self._worker is None or self._worker.done():
@@ -176,7 +179,8 @@ class ResponsesSession:
         if self._expired and not self._closing:
             await self._end_expired()
 
-    async def _respond(self, event: Mapping[str, Any]) -> None:
+    async def _respond(self, waited: Mapping[str, Any] | str) -> None:
+        event = _parse(waited) if isinstance(waited, str) else waited
         stream_id = event.get("stream_id")
         try:
             if self._expired:
@@ -211,10 +215,11 @@ class ResponsesSession:
             if event:
                 await self._send_event(event)
 
-    async def _refuse(self, error: OpenAIError, stream_id: object) -> None:
+    async def _refuse(self, error: OpenAIError, stream_id: object, characters: int = 0) -> None:
         account_refusal(self._context.serving, self.caller, error.code, "")
         await self._send(error_event(error, stream_id if isinstance(stream_id, str) else None))
-        if self._refusals.take(time.monotonic()) > 0:
+        now = time.monotonic()
+        if any(self._refusals.take(now) > 0 for _ in range(1 + characters // _CHARS_PER_UNIT)):
             await self._close_abusive()
 
     async def _close_abusive(self) -> None:

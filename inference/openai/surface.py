@@ -1,7 +1,7 @@
 """The OpenAI-compatible HTTP surface: a raw ASGI application for ``/v1``, beside Channels and before Django.
 
-The order of a request: body, key, readiness, then the endpoint's own checks (message window, token budget, model,
-fields, slot), the head, the turn.
+The order of a request: body, key, readiness, refused requests of the key, then the endpoint's own checks (message
+window, token budget, model, fields, slot), the head, the turn.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from accounts.credentials import credentials_from_scope
 from inference.accounting import account_refusal
 from inference.engines.base import EngineDead
 from inference.failures import client_error
+from inference.openai.callers import REFUSED_BYTES_PER_UNIT
 from inference.openai.chat import chat_completions
 from inference.openai.completions import completions
 from inference.openai.context import OpenAIContext
@@ -65,16 +66,20 @@ class OpenAISurface:
         """Serve one request (ASGI)."""
         exchange = Exchange(scope, receive, send)
         caller: Caller | None = None
+        body = b""
         try:
             handler = _handler(exchange)
             body = await exchange.body()
             caller = await self._caller(exchange)
+            self._context.refused.check(caller)
             fields = _fields(exchange, body)
             await exchange.unless_gone(handler(self._context, exchange, caller, fields))
         except ClientGone:
             logger.debug("request %s: the client left", exchange.request_id)
         except (OpenAIError, ProtocolError, EngineDead) as error:
-            await self._refuse(exchange, caller, _as_refusal(error, exchange))
+            refusal = _as_refusal(error, exchange)
+            self._charge_refusal(caller, refusal, len(body))
+            await self._refuse(exchange, caller, refusal)
         except Exception as error:
             failure = client_error(logger, f"request {exchange.request_id}:", error)
             await self._refuse(exchange, caller, from_protocol_error(failure))
@@ -84,6 +89,16 @@ class OpenAISurface:
         credentials = credentials_from_scope(scope)
         address = client_address_of(scope, context.admission.trust_proxy)
         return await context.authenticate(credentials.key, address)
+
+    def _charge_refusal(self, caller: Caller | None, refusal: OpenAIError, size: int) -> None:
+        """Count a request that was the client's mistake: its parsing costs time, and no message window counts it.
+
+        A request that only came too soon counts where it is large.
+        """
+        units = size // REFUSED_BYTES_PER_UNIT + (refusal.status != 429)
+        if caller is not None and units and refusal.status < 500:
+            with suppress(ProtocolError):
+                self._context.refused.charge(caller, units)
 
     async def _refuse(self, exchange: Exchange, caller: Caller | None, error: OpenAIError) -> None:
         if caller is None:

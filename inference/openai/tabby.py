@@ -38,7 +38,7 @@ async def encode_tokens(context: OpenAIContext, exchange: Exchange, caller: Call
 
     Raises:
         OpenAIError: the text is absent, or longer than the context can be.
-        ProtocolError: there is no chat engine.
+        ProtocolError: there is no chat engine, or the key has many texts encoded.
     """
     require_chat_engine(context.serving)
     encoder, text = context.serving.resolver.encoder, fields.get("text")
@@ -48,6 +48,7 @@ async def encode_tokens(context: OpenAIContext, exchange: Exchange, caller: Call
     most = encoder.limits.chat_context * MAX_CHARS_PER_TOKEN
     if len(text) > most:
         raise invalid(f"text may have at most {most} characters", "text")
+    context.encodings.charge(caller, 1 + len(text) // LONG_TEXT_CHARS)
     encode = encoder.chat.text.encode
     ids = await asyncio.to_thread(encode, text) if len(text) > LONG_TEXT_CHARS else encode(text)
     await exchange.answer(200, orjson.dumps({"tokens": ids, "length": len(ids)}))

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from inference.prompting.json_schemas import SchemaBudget, SchemaTooCostly
 from personas.tool_snapshot import ToolSnapshot
 
 MAX_CALLS = 4
@@ -26,6 +27,7 @@ _MAX_DEPTH = 32
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 _NAMED = re.compile(r'"name"\s*:\s*"([A-Za-z_][\w.-]{0,63})"\s*,\s*"(?:arguments|parameters)"')
 _START = re.compile(r"[\[{]")
+_ANY_OBJECT = {"type": "object"}
 _ANY_NAME = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"}
 
 
@@ -116,9 +118,11 @@ def grammar(tools: Sequence[ToolDefinition], max_calls: int | None = None) -> Ca
         max_calls: longest list. None: once each where no tool has arguments, else :data:`MAX_CALLS`.
     """
     named = tuple(sorted({tool.name: tool for tool in tools}.values(), key=lambda tool: tool.name))
+    budget = SchemaBudget()
     more = not named or any(tool.has_arguments for tool in named)
     most = max_calls or (MAX_CALLS if more else min(MAX_CALLS, len(named)))
-    calls = [_call({"enum": [tool.name]}, tool.arguments) for tool in named] or [_call(_ANY_NAME, {"type": "object"})]
+    calls = [_call({"enum": [tool.name]}, _enforced(tool.arguments, budget)) for tool in named]
+    calls = calls or [_call(_ANY_NAME, _ANY_OBJECT)]
     array = {"type": "array", "items": calls[0] if len(calls) == 1 else {"anyOf": calls}, "maxItems": most}
     return CallGrammar(named, most, orjson.dumps(array).decode(), orjson.dumps({**array, "minItems": 1}).decode())
 
@@ -150,6 +154,14 @@ def _call(name: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, An
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _enforced(arguments: Mapping[str, Any], budget: SchemaBudget) -> Mapping[str, Any]:
+    """Return the schema that an engine enforces: any object where the tool's own schema costs too much."""
+    try:
+        return budget.bounded(arguments)
+    except SchemaTooCostly:
+        return _ANY_OBJECT
 
 
 def _json_values(text: str) -> Iterator[Any]:

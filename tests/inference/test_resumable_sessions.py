@@ -76,6 +76,16 @@ async def test_all_lost_replies_are_bounded(world: World) -> None:
     await world.resumable.aclose()
 
 
+async def test_a_key_displaces_no_lost_replies_of_others(world: World) -> None:
+    world.resumable = ResumableSessions(100.0, max_lost=3)
+    await world.lost(1, OTHER, session_id="s1")
+    for number in range(6):
+        await world.lost(1, session_id=f"s{number}")
+    await until(lambda: len(world.resumable) == 3)
+    assert sorted(caller.prefix for caller in world.resumable.callers()) == sorted([OTHER.prefix, UNLIMITED.prefix])
+    await world.resumable.aclose()
+
+
 async def test_off_aborts_at_once(world: World) -> None:
     world.resumable = ResumableSessions(0)
     got = await world.lost(3)

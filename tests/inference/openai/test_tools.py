@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from inference.engines.base import EngineRole, GenerationRequest, SchemaRefused
 from inference.openai.errors import OpenAIError
 from inference.openai.request_tools import decode_tools, self_contained
+from inference.prompting.json_schemas import SchemaBudget
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import UNLIMITED, catalogue
@@ -159,9 +160,9 @@ async def test_tools_that_can_never_be_called_are_400(fields: dict[str, Any]) ->
 def test_schemas_that_refer_to_themselves_are_refused() -> None:
     loop = {"$defs": {"a": {"properties": {"b": {"$ref": "#/$defs/a"}}}}, "properties": {"x": {"$ref": "#/$defs/a"}}}
     with pytest.raises(OpenAIError, match="refers to itself"):
-        self_contained(loop, "tools")
+        self_contained(loop, "tools", SchemaBudget())
     with pytest.raises(OpenAIError, match="does not define"):
-        self_contained({"$ref": "#/$defs/none"}, "tools")
+        self_contained({"$ref": "#/$defs/none"}, "tools", SchemaBudget())
 
 
 def test_the_flat_form_of_responses_is_read() -> None:
