@@ -61,8 +61,9 @@ class Reply:
         held_deltas: deltas after which the guard held text back.
     """
 
-    def __init__(self, engine: Engine, prompt_ids: Sequence[int], plan: ReplyPlan) -> None:
+    def __init__(self, engine: Engine, prompt_ids: Sequence[int], plan: ReplyPlan, *, attempt: int = 0) -> None:
         self._engine = engine
+        self._name = f"{plan.request_id}.{attempt}"
         self._prompt_ids = prompt_ids
         self._plan = plan
         self._guard = PhraseGuard(plan.automaton, plan.matchers)
@@ -313,7 +314,7 @@ class Reply:
         self._requests += 1
         generated = [*self._thoughts.prefix_ids, *self._ids, *self._thoughts.held_ids]
         return GenerationRequest(
-            request_id=f"{self._plan.request_id}.{self._requests}",
+            request_id=f"{self._name}.{self._requests}",
             prompt_ids=[*self._prompt_ids, *generated] if generated else self._prompt_ids,
             max_tokens=steps,
             sampling=self._plan.sampling,

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 
-async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
-    """Cancel ``task`` and wait for its end. A cancellation of the caller is raised after that."""
+async def cancel_and_wait(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, or a future, and wait for its end. A cancellation of the caller is raised after that."""
     task.cancel()
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

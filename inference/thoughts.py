@@ -11,11 +11,36 @@ filter is for models that think nevertheless::
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from inference.prompting.thought_tags import THOUGHT_TAGS, ThoughtTags
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtMarks:
+    """The marks that a filter looks for, prepared once for all replies.
+
+    Attributes:
+        closing_of: opening mark → closing mark.
+        all: every mark.
+        first_characters: the characters that marks begin with.
+    """
+
+    closing_of: Mapping[str, str]
+    all: tuple[str, ...]
+    first_characters: frozenset[str]
+
+    @classmethod
+    def of(cls, tags: Sequence[ThoughtTags]) -> ThoughtMarks:
+        """Return the marks of these tags."""
+        closing_of = {tag.opening: tag.closing for tag in tags}
+        marks = (*closing_of, *closing_of.values())
+        return cls(closing_of, marks, frozenset(mark[0] for mark in marks))
+
+
+_KNOWN_MARKS = ThoughtMarks.of(THOUGHT_TAGS)
 
 
 class _State(Enum):
@@ -41,7 +66,7 @@ class ThoughtFilter:
     Args:
         encode: returns the ids of a text without control tokens; called where one delta holds thoughts and text.
         encode_mark: returns the ids of a mark, as the model generates it.
-        tags: the marks to look for.
+        marks: the marks to look for.
 
     Attributes:
         prefix_ids: generated ids before the first visible text. A request that continues the reply puts them between
@@ -52,12 +77,11 @@ class ThoughtFilter:
         self,
         encode: Callable[[str], list[int]],
         encode_mark: Callable[[str], list[int]],
-        tags: Sequence[ThoughtTags] = THOUGHT_TAGS,
+        marks: ThoughtMarks = _KNOWN_MARKS,
     ) -> None:
         self._encode, self._encode_mark = encode, encode_mark
-        self._closing_of = {tag.opening: tag.closing for tag in tags}
-        self._marks = (*self._closing_of, *self._closing_of.values())
-        self._first_characters = frozenset(mark[0] for mark in self._marks)
+        self._closing_of, self._marks = marks.closing_of, marks.all
+        self._first_characters = marks.first_characters
         self._state = _State.BEFORE_TEXT
         self._closing = ""
         self._after_thoughts = False  # white space that follows thoughts is not part of the reply

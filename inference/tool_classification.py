@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from inference.engines.base import Engine
@@ -35,20 +36,33 @@ class ClassifierRequest:
     arguments_request: Callable[[str], ToolRequest]
 
 
-async def classify(request: ClassifierRequest, policy: ToolPolicy, progress: DecisionProgress) -> Decision:
+async def classify(
+    request: ClassifierRequest, policy: ToolPolicy, progress: DecisionProgress
+) -> asyncio.Future[Decision]:
     """Decide whether the user wants a tool.
 
-    ``progress.said_yes`` is set where a model still has to write arguments. Arguments that do not come whole in time
-    make the decision a no.
+    Returns:
+        The decision: done, except where a model still writes the arguments of a call; ``progress.said_yes`` is set
+        then. Arguments that do not come whole in time make the decision a no.
     """
     choice = await request.classifier.choose(request.text, request.earlier, request.tools.keys(), request.threshold)
     if choice.tool is None:
-        return Decision(score=choice.score)
+        return _done(Decision(score=choice.score))
     if not request.tools[choice.tool]:
-        return Decision(({"name": choice.tool, "arguments": {}},), choice.score)
+        return _done(Decision(({"name": choice.tool, "arguments": {}},), choice.score))
     if request.engine is None:
         logger.error("no engine can write the arguments of %s, decision counted as no", choice.tool)
-        return Decision(score=choice.score)
+        return _done(Decision(score=choice.score))
     progress.said_yes.set()
-    written = await decide(request.engine, request.arguments_request(choice.tool), policy, progress)
-    return Decision(written.calls, choice.score)
+    arguments = decide(request.engine, request.arguments_request(choice.tool), policy, progress)
+    return asyncio.create_task(_with_score(arguments, choice.score))
+
+
+async def _with_score(arguments: Awaitable[Decision], score: float) -> Decision:
+    return Decision((await arguments).calls, score)
+
+
+def _done(decision: Decision) -> asyncio.Future[Decision]:
+    future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+    future.set_result(decision)
+    return future

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from inference.failures import client_error
@@ -200,11 +199,11 @@ class Turn:
         tool = self.plan.tool
         assert tool is not None
         if tool.classifier is not None:
-            return await classify(tool.classifier, self._policy.tool, self._tool)
+            return await (await classify(tool.classifier, self._policy.tool, self._tool))
         assert tool.engine is not None and tool.request is not None  # noqa: PT018 - one line for the type checker
         return await decide(tool.engine, tool.request, self._policy.tool, self._tool)
 
-    async def _reply_unless_called(self, deciding: asyncio.Task[Decision]) -> None:
+    async def _reply_unless_called(self, deciding: asyncio.Future[Decision]) -> None:
         await self._announce(await deciding)
         if not self._answered_by_calls:
             await self._stream(self._begin_reply())
@@ -214,13 +213,16 @@ class Turn:
     async def _decide_beside_reply(self) -> None:
         """Decide and reply at once. The reply is held until the decision is no; after a yes another reply begins."""
         pieces, tool = self._begin_reply(), self.plan.tool
-        if tool is not None and tool.classifier is not None:  # computes on this loop: first the request leaves
-            first = asyncio.create_task(_next(pieces))
+        classifier = tool.classifier if tool is not None else None
+        deciding: asyncio.Future[Decision] | None = None
+        if classifier is None:
             deciding = asyncio.create_task(self._decide())
-        else:
-            deciding = asyncio.create_task(self._decide())
-            first = asyncio.create_task(_next(pieces))
+        first = asyncio.create_task(_next(pieces))
         try:
+            if classifier is not None:
+                await asyncio.sleep(0)  # the classifier computes on this loop: first the engine gets its request
+                deciding = await classify(classifier, self._policy.tool, self._tool)
+            assert deciding is not None
             if not await self._hold_reply(deciding, pieces, first):
                 return
             self._discard_reply()
@@ -229,26 +231,29 @@ class Turn:
             else:
                 await self._reply_unless_called(deciding)
         finally:
-            await cancel_and_wait(deciding)
+            if deciding is not None:
+                await cancel_and_wait(deciding)
+            await cancel_and_wait(first)
+            await pieces.aclose()
 
     async def _hold_reply(
-        self, deciding: asyncio.Task[Decision], pieces: AsyncGenerator[str, None], first: asyncio.Task[str | None]
+        self, deciding: asyncio.Future[Decision], pieces: AsyncGenerator[str, None], first: asyncio.Task[str | None]
     ) -> bool:
         """Hold the reply until the decision is known. Returns True after a yes; after a no the reply was sent.
 
         Args:
-            deciding: the running decision.
+            deciding: the decision.
             pieces: the reply.
             first: waits for its first piece.
         """
         held: list[str] = []
-        held_chars = 0
-        said_yes = asyncio.create_task(self._tool.said_yes.wait())
+        held_chars, most = 0, self._policy.prebuffer_max_chars
+        said_yes = None if deciding.done() else asyncio.create_task(self._tool.said_yes.wait())
         waiting: asyncio.Task[str | None] | None = first
         reply_ended = False
         try:
-            while not (deciding.done() or said_yes.done()) and held_chars <= self._policy.prebuffer_max_chars:
-                awaited: set[asyncio.Task[Any]] = {deciding, said_yes}
+            while said_yes and not (deciding.done() or said_yes.done()) and held_chars <= most:
+                awaited: set[asyncio.Future[Any]] = {deciding, said_yes}
                 if not reply_ended:
                     waiting = waiting or asyncio.create_task(_next(pieces))
                     awaited.add(waiting)
@@ -269,12 +274,13 @@ class Turn:
             await self._stream(pieces)
             return False
         finally:
-            await cancel_and_wait(said_yes)
+            if said_yes is not None:
+                await cancel_and_wait(said_yes)
             if waiting is not None:
                 await cancel_and_wait(waiting)
             await pieces.aclose()
 
-    async def _reply_after_yes(self, deciding: asyncio.Task[Decision]) -> None:
+    async def _reply_after_yes(self, deciding: asyncio.Future[Decision]) -> None:
         """Begin the reply to the prefixed text while the tool engine still writes its call."""
         chat = self.plan.chat
         assert chat is not None
@@ -313,9 +319,8 @@ class Turn:
         assert chat is not None
         assert request is not None
         self._discard_reply()
-        plan = replace(chat.reply, request_id=f"{chat.reply.request_id}.{self._replies_begun}")
+        self._reply = Reply(chat.engine, request.prompt_ids, chat.reply, attempt=self._replies_begun)
         self._replies_begun += 1
-        self._reply = Reply(chat.engine, request.prompt_ids, plan)
         return self._reply.stream()
 
     def _discard_reply(self) -> None:

@@ -64,6 +64,11 @@ def steady_moment(previous: datetime | None, now: datetime) -> datetime:
     return now
 
 
+def has_macros(template: str) -> bool:
+    """Whether a template may contain macros. False: :func:`expand` returns the template itself."""
+    return "{{" in template or "<" in template
+
+
 def expand(template: str, *, user: str, char: str, seed: str, now: datetime, max_chars: int) -> str:
     """Return the template with its macros replaced.
 
@@ -81,7 +86,7 @@ def expand(template: str, *, user: str, char: str, seed: str, now: datetime, max
     """
     if len(template) > max_chars:
         raise ExpansionTooLong(f"the prompt has {len(template)} characters; at most {max_chars} are allowed")
-    if "{{" not in template and "<" not in template:
+    if not has_macros(template):
         return template
     return _Expansion(template, user, char, seed, now, max_chars).run()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from accounts.callers import Caller
@@ -15,9 +14,10 @@ from inference.prompting.persona import (
     SessionPersona,
 )
 from inference.prompting.persona_encoder import PersonaEncoder
+from inference.prompting.text_encoder import LONG_TEXT_CHARS
 from inference.prompting.tool_definitions import CallGrammar, grammar_of, grammar_with_stored
 from inference.prompting.tool_prompt import DEFAULT_TOOL_PROMPT, prompt_of_tools
-from personas.macros import ExpansionTooLong, display_user_name, expand, steady_moment
+from personas.macros import ExpansionTooLong, display_user_name, expand, has_macros, steady_moment
 from personas.snapshot import Catalogue, PersonaSnapshot
 from personas.tool_snapshot import tools_of
 
@@ -79,29 +79,25 @@ class PersonaResolver:
         if current is None:
             _require_labels(fields)
             current = SessionPersona(None, session_id=session_id)
-        chosen = replace(
-            current,
-            own_tool_template=tool_template or current.own_tool_template,
+        snapshot, tools = current.snapshot, tool_template or current.own_tool_template
+        gender, personality = fields.gender or current.gender, fields.personality or current.personality
+        own_chat_template = fields.chat_prompt or current.own_chat_template
+        if (stored := self._stored(fields, current, caller)) is not None:
+            snapshot, own_chat_template = stored, fields.chat_prompt
+            gender = None if fields.gender == stored.gender else fields.gender
+            personality = None if fields.personality == stored.personality else fields.personality
+            if stored.tool_prompt:
+                tools = tool_template
+        chosen = SessionPersona(
+            snapshot=snapshot,
+            gender=gender,
+            personality=personality,
+            own_chat_template=own_chat_template,
+            own_tool_template=tools,
             user_name=user_name or current.user_name,
+            session_id=current.session_id,
             moment=steady_moment(current.moment, datetime.now().astimezone()),
         )
-        stored = self._stored(fields, current, caller)
-        if stored is None:
-            chosen = replace(
-                chosen,
-                gender=fields.gender or current.gender,
-                personality=fields.personality or current.personality,
-                own_chat_template=fields.chat_prompt or current.own_chat_template,
-            )
-        else:
-            chosen = replace(
-                chosen,
-                snapshot=stored,
-                gender=None if fields.gender == stored.gender else fields.gender,
-                personality=None if fields.personality == stored.personality else fields.personality,
-                own_chat_template=fields.chat_prompt,
-                own_tool_template=tool_template or (None if stored.tool_prompt else current.own_tool_template),
-            )
         return current if chosen.same_as(current) else chosen
 
     def _stored(self, fields: PersonaFields, current: SessionPersona, caller: Caller) -> PersonaSnapshot | None:
@@ -184,7 +180,8 @@ class PersonaResolver:
 
     async def encode_ahead(self, chosen: SessionPersona) -> None:
         """Encode a long prompt of the client in a thread, before :meth:`resolve` needs the ids on the serving loop."""
-        if chosen.own_chat_template is None:
+        template = chosen.own_chat_template
+        if template is None or (len(template) <= LONG_TEXT_CHARS and not has_macros(template)):
             return
         try:
             prompt = self.chat_prompt(chosen, chosen.snapshot)

@@ -57,20 +57,17 @@ class CallGrammar:
 
     Attributes:
         tools: sorted by name; empty where any name may be called.
+        names: the names of these tools.
         max_calls: longest list.
         schema: JSON schema, as text, of a list of calls.
         schema_of_yes: the same for a list that is not empty.
     """
 
     tools: tuple[ToolDefinition, ...]
+    names: frozenset[str]
     max_calls: int
     schema: str
     schema_of_yes: str
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names that may be called."""
-        return frozenset(tool.name for tool in self.tools)
 
     def settled(self, text: str) -> list[dict[str, Any]] | None:
         """The calls of an output whose rest is determined by the grammar, or None while it is open.
@@ -124,7 +121,8 @@ def grammar(tools: Sequence[ToolDefinition], max_calls: int | None = None) -> Ca
     calls = [_call({"enum": [tool.name]}, _enforced(tool.arguments, budget)) for tool in named]
     calls = calls or [_call(_ANY_NAME, _ANY_OBJECT)]
     array = {"type": "array", "items": calls[0] if len(calls) == 1 else {"anyOf": calls}, "maxItems": most}
-    return CallGrammar(named, most, orjson.dumps(array).decode(), orjson.dumps({**array, "minItems": 1}).decode())
+    schema, schema_of_yes = (orjson.dumps(each).decode() for each in (array, {**array, "minItems": 1}))
+    return CallGrammar(named, frozenset(tool.name for tool in named), most, schema, schema_of_yes)
 
 
 def definitions(tool_prompt: str) -> list[ToolDefinition]:

@@ -70,7 +70,7 @@ async def test_thoughts_that_take_too_long_are_closed() -> None:
     assert one.finish_reason == "stop"
     assert 30 <= one.reasoning_tokens <= 60
     assert len(engine.requests) == 2
-    assert engine.aborted == ["r.1"]
+    assert engine.aborted == ["r.0.1"]
 
 
 async def test_a_model_that_thinks_for_ever_ends_without_text() -> None:
