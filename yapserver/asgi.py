@@ -31,8 +31,8 @@ from inference.consumer import ChatConsumer
 from inference.engines.service import vllm_service
 from inference.engines.spec import specs
 from inference.http.views import SCOPE_KEY
+from inference.openai.responses_socket import BATCHES, ResponsesSocket
 from inference.openai.responses_socket import PATHS as RESPONSES_PATHS
-from inference.openai.responses_socket import ResponsesSocket
 from inference.openai.surface import OpenAISurface, is_openai_path
 from yapserver import daphne_patches
 from yapserver.daphne_handshake import EXTENSION
@@ -91,8 +91,8 @@ class Application:
             return
         given = send
         receive, send, ended = daphne_patches.patched(receive, send)
-        if send is not given:  # Daphne, which can refuse a handshake with any status now
-            scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: {}}
+        if send is not given:  # Daphne, which can refuse a handshake with any status now, and write messages together
+            scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: {}, BATCHES: {}}
         try:
             await self._unauthenticated(route, scope, receive, send)
         finally:

@@ -11,7 +11,8 @@ Daphne hands the application a ``send`` that knows the connection's Twisted prot
 - A message over the protocol's limit reaches the application, which answers it: Autobahn drops the connection.
 - A handshake may be refused with any HTTP status: Daphne knows 403 alone (:mod:`yapserver.daphne_handshake`).
 - A text frame is written by two lines of RFC 6455 and at once where nothing waits before it: Autobahn takes two hundred
-  lines, and Twisted two system calls and a turn of the loop, for each of a reply's hundreds of frames.
+  lines, and Twisted two system calls and a turn of the loop, for each of a reply's hundreds of frames. Several messages
+  (``texts``, the extension of ``inference.openai.responses_socket``) are one write.
 """
 
 from __future__ import annotations
@@ -168,15 +169,16 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     refusal = HandshakeRefusal(protocol)
 
     async def send_now(message: Message) -> None:
-        text = message.get("text")
+        text, texts = message.get("text"), message.get("texts")
+        frames = b"".join(map(text_frame, texts)) if texts else None if text is None else text_frame(text)
         if producer.stalled:
-            producer.piled_up += len((text or "").encode())
+            producer.piled_up += len(frames or b"")
             if producer.piled_up > MAX_STALLED_BYTES:
                 producer.cut_off()
                 return
-        if text is not None:
+        if frames is not None:
             if protocol.state == protocol.STATE_OPEN:
-                send_at_once(transport, text_frame(text))
+                send_at_once(transport, frames)
             return
         if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:
             protocol.sendCloseFrame(code=message.get("code", 1000), isReply=False)

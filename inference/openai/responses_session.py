@@ -55,7 +55,7 @@ class ResponsesSession:
     Args:
         context: the shared parts of the surface.
         caller: the authenticated key; replaced where the key's rights or limits change.
-        send: sends one event.
+        send: sends events, each line as one message.
         close: closes the connection with a code.
         model: the model of requests that name none; None where the connection's address named none.
     """
@@ -72,7 +72,7 @@ class ResponsesSession:
         self.connection = uuid.uuid4().hex[:12]
         self.responses = 0
         self._context = context
-        self._send_event = send
+        self._send = send
         self._close = close
         self._model = model
         self._lane: ResponseLane[Mapping[str, Any] | str] = ResponseLane(context.waiting, owner_of(caller))
@@ -205,15 +205,6 @@ class ResponsesSession:
             await self._active.stop(reason)
 
     # -- sending and closing ---------------------------------------------------------------------------
-
-    async def _send(self, events: str) -> None:
-        """Send events, each as one message."""
-        if events.count("\n") == 1:
-            await self._send_event(events[:-1])
-            return
-        for event in events.split("\n"):
-            if event:
-                await self._send_event(event)
 
     async def _refuse(self, error: OpenAIError, stream_id: object, characters: int = 0) -> None:
         account_refusal(self._context.serving, self.caller, error.code, "")

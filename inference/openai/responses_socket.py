@@ -22,6 +22,7 @@ from inference.bounded_send import send_in_time
 from inference.failures import client_error
 from inference.openai.context import OpenAIContext
 from inference.openai.errors import RATE_LIMIT, OpenAIError, from_protocol_error
+from inference.openai.responses_frames import SOCKET_EVENTS
 from inference.openai.responses_session import ResponsesSession
 from inference.openai.responses_store import owner_of
 from inference.protocol.errors import ProtocolError
@@ -32,6 +33,8 @@ PATHS = frozenset({"/v1/responses", "/v1/responses/", "/v1", "/v1/"})
 MAX_SOCKETS_PER_KEY = 256
 """Open connections of one key. An idle one costs no connection slot: voice clients keep a pool of them."""
 _REFUSED = "websocket.http.response"
+BATCHES = "yap.websocket.batches"
+"""An extension in the scope of a server that takes several messages at once: ``texts`` in ``websocket.send``."""
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
@@ -66,7 +69,8 @@ class ResponsesSocket:
         self._open[owner] += 1
         try:
             await send({"type": "websocket.accept", "subprotocol": credentials.subprotocol})
-            await _Connection(receive, send).serve(self._context, caller, _model(scope))
+            connection = _Connection(receive, send, batches=BATCHES in (scope.get("extensions") or {}))
+            await connection.serve(self._context, caller, _model(scope))
         finally:
             self._open[owner] -= 1
             if not self._open[owner]:
@@ -87,17 +91,24 @@ class ResponsesSocket:
 
 
 class _Connection:
-    """One accepted connection: its frames, and its end."""
+    """One accepted connection: its frames, and its end.
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    Args:
+        receive: as the server gave it.
+        send: as the server gave it.
+        batches: whether the server has the extension :data:`BATCHES`.
+    """
+
+    def __init__(self, receive: Receive, send: Send, *, batches: bool) -> None:
         self._receive = receive
         self._send = send
+        self._batches = batches
         self._gone = False
         self._task = asyncio.current_task()
 
     async def serve(self, context: OpenAIContext, caller: Caller, model: str | None) -> None:
         """Pass frames to a session until the client leaves; then release everything."""
-        session = ResponsesSession(context, caller, self.send_text, self.close, model)
+        session = ResponsesSession(context, caller, self.send_events, self.close, model)
         registry, opened = context.registry, time.monotonic()
         registry.add(session)
         logger.info("open key=%s conn=%s active=%d responses", caller.prefix, session.connection, registry.connections)
@@ -119,12 +130,17 @@ class _Connection:
                 session.responses,
             )
 
-    async def send_text(self, text: str) -> None:
-        """Send one event. The connection ends where the client takes no frames, or is gone."""
+    async def send_events(self, events: str) -> None:
+        """Send events, each line as one message. The connection ends where the client takes no frames, or is gone."""
         if self._gone:
             return
+        texts = events.split(SOCKET_EVENTS.separator)[:-1]
         try:
-            await send_in_time(self._send({"type": "websocket.send", "text": text}))
+            if self._batches and len(texts) > 1:
+                await send_in_time(self._send({"type": "websocket.send", "texts": texts}))
+            else:
+                for text in texts:
+                    await send_in_time(self._send({"type": "websocket.send", "text": text}))
         except (TimeoutError, OSError, RuntimeError) as error:
             logger.info("client takes no frames: %s", type(error).__name__)
             self._gone = True

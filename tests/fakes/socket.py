@@ -25,7 +25,9 @@ class Socket:
         headers: Sequence[tuple[str, str]] = (),
         subprotocols: Sequence[str] = (),
         path: str = "/ws",
+        extensions: Sequence[str] = (),
     ) -> None:
+        self.batches: list[int] = []  # lengths of what the application sent together
         self.frames: list[dict[str, Any]] = []
         self.accepted: dict[str, Any] | None = None
         self.closed: dict[str, Any] | None = None
@@ -40,6 +42,7 @@ class Socket:
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
             "subprotocols": list(subprotocols),
             "client": ["127.0.0.1", 5],
+            "extensions": {name: {} for name in extensions},
         }
         self.task: asyncio.Task[None] | None = None
 
@@ -89,7 +92,9 @@ class Socket:
             elif message["type"] == "websocket.send":
                 assert self.accepted is not None, "a frame before the accept"
                 assert self.closed is None, f"a frame after the close: {message}"
-                self.frames.append(json.loads(message["text"]))
+                texts = message.get("texts") or [message["text"]]
+                self.batches.append(len(texts))
+                self.frames += map(json.loads, texts)
             else:
                 assert message["type"] == "websocket.close"
                 assert self.closed is None, "closed twice"

@@ -151,7 +151,7 @@ async def test_a_client_that_does_not_read_is_cut_off_by_what_piles_up(timers: l
     producer = daphne.protocol.transport.producer
     producer.pauseProducing()
     for _ in range(10):
-        await daphne.token(MAX_STALLED_BYTES // 10)
+        await daphne.token(MAX_STALLED_BYTES // 10 - 10)  # and the frame's head
         producer.pauseProducing()
     before = daphne.protocol.transport.aborted
     await daphne.token(100)
@@ -186,6 +186,20 @@ async def test_a_text_frame_is_what_any_client_reads(text: str) -> None:
     reader.receive_data(b"".join(daphne.protocol.transport.written))
     (frame,) = reader.events_received()
     assert (frame.opcode, frame.fin, frame.data.decode()) == (Opcode.TEXT, True, text)  # type: ignore[union-attr]
+
+
+async def test_several_messages_are_one_write(timers: list[Timer]) -> None:
+    daphne = Daphne()
+    texts = ["a", "", "é" * 70, "b" * 70000]
+    await daphne.send({"type": "websocket.send", "texts": texts})
+    (written,) = daphne.protocol.transport.written
+    reader = Reader(CLIENT, state=OPEN, max_size=None)
+    reader.receive_data(written)
+    assert [frame.data.decode() for frame in reader.events_received()] == texts  # type: ignore[union-attr]
+    daphne.protocol.transport.producer.pauseProducing()
+    await daphne.send({"type": "websocket.send", "texts": ["x" * MAX_STALLED_BYTES, "y"]})
+    assert daphne.protocol.transport.aborted
+    assert len(daphne.protocol.transport.written) == 1
 
 
 class Socket(Transport):

@@ -39,10 +39,12 @@ class ResponsesLine:
         """Whether the server has closed the connection."""
         return self.closed is not None
 
-    async def _receive(self, text: str) -> None:
-        event = json.loads(text)
-        EVENT.validate_python(event, strict=True)
-        self.events.append(event)
+    async def _receive(self, events: str) -> None:
+        assert events.endswith("\n")
+        for text in events.splitlines():
+            event = json.loads(text)
+            EVENT.validate_python(event, strict=True)
+            self.events.append(event)
         await self._notify()
 
     async def _close(self, code: int) -> None:

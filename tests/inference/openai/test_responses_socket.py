@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inference.openai import responses_socket
-from inference.openai.responses_socket import ResponsesSocket
+from inference.openai.responses_socket import BATCHES, ResponsesSocket
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import UNLIMITED
 from tests.fakes.socket import Socket
@@ -65,6 +65,21 @@ async def test_a_turn_and_everything_given_back() -> None:
         await line.leave()
         assert len(parts.context.registry) == 0
         assert (await parts.slots.snapshot())["active"] == 0
+
+
+@pytest.mark.parametrize("extensions", [(), (BATCHES,)])
+async def test_events_of_one_moment_are_sent_together_where_the_server_can(extensions: tuple[str, ...]) -> None:
+    async with surface(FakeEngine(reply="Hello")) as parts:
+        line = await socket(parts, extensions=extensions).connect()
+        line.say(create())
+        await line.until_type("response.completed")
+        kinds = [frame["type"].removeprefix("response.") for frame in line.frames]
+        assert kinds[:4] == ["created", "in_progress", "output_item.added", "content_part.added"]
+        assert kinds[-4:] == ["output_text.done", "content_part.done", "output_item.done", "completed"]
+        deltas = kinds.count("output_text.delta")
+        together = [2, 3, *[1] * (deltas - 1), 3, 1]  # the last event follows when the turn is accounted
+        assert line.batches == (together if extensions else [1] * len(kinds))
+        await line.leave()
 
 
 async def test_a_response_counts_with_its_connection() -> None:
