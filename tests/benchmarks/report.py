@@ -106,7 +106,7 @@ def _first_token(results: Results) -> Sheet:
         ratio = results.ratio("first_token", system, "ttft")
         over = results.over_raw("first_token", system, "ttft")
         rows.append((system, *map(_ms, shares), "" if system == RAW else f"{_ms(over)}", _number(ratio)))
-    note = "Milliseconds from the request to the first text; the persona is cached, the utterance is new."
+    note = "Milliseconds from the request to the first text; the connection is open, the persona cached, the text new."
     columns = ("system", "p50", "p95", "p99", "p50 over raw", "÷ raw")
     return Sheet("First token, one client", note, columns, rows)
 
