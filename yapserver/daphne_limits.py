@@ -94,6 +94,9 @@ class LimitedChannel(http.HTTPChannel):  # type: ignore[misc, unused-ignore]
             return
         self._stop_clock()
         request = self.requests[-1]
+        # The application reads the body itself. Twisted would parse forms for nothing, the type's header alone for a
+        # third of the time that a request takes up to the application, and answer a broken form in its place.
+        request._parsePOSTFormSubmission = False
         super().allContentReceived()
         if getattr(request, "transport", self.transport) is None:  # Daphne moved the transport to a WebSocket
             self._uncount()

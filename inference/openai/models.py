@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from accounts.callers import Caller
@@ -104,6 +103,6 @@ class Models:
         if not engines.deployed(EngineRole.CHAT):
             return ""
         try:
-            return PurePath(engines.engine(EngineRole.CHAT).model).name
+            return engines.engine(EngineRole.CHAT).model.rstrip("/").rpartition("/")[2]
         except EngineDead:
             return ""

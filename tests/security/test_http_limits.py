@@ -76,6 +76,16 @@ def test_a_chunked_body_is_counted(edge_server: YapServer) -> None:
     assert status(beyond) == 413, beyond[:300]
 
 
+def test_a_broken_form_reaches_the_application(edge_server: YapServer) -> None:
+    body = b"{"
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
+        fields = (f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close")
+        key = f"Authorization: Bearer {edge_server.api_key}"
+        answer = exchange(edge_server, head("/v1/chat/completions", key, *fields), body)
+        assert status(answer) == 400
+        assert b"invalid_json" in answer
+
+
 def test_a_large_percent_encoded_form_is_refused(edge_server: YapServer) -> None:
     encoded = "Content-Type: application/x-www-form-urlencoded"
     answer = exchange(edge_server, head("/admin/x/", encoded, f"Content-Length: {257 * KIB}"))
