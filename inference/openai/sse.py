@@ -125,8 +125,6 @@ class Exchange:
 
     async def send_event(self, text: str) -> None:
         """Send encoded events, the first ones behind the head. Where the client does not read, cancel the work."""
-        if not self.started:
-            await self.open_stream()
         self._last_write = self._loop.time()
         await self._write_or_leave(text.encode())
 
@@ -149,6 +147,8 @@ class Exchange:
         if self._left:
             return
         try:
+            if not self.started:
+                await self.open_stream()
             await self._write(body, more=True)
         except ClientGone:
             self._left = True

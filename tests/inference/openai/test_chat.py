@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -231,15 +232,19 @@ async def test_a_silent_stream_gets_comments(monkeypatch: pytest.MonkeyPatch) ->
         assert reply.text == SAID
 
 
-async def test_a_client_that_takes_no_bytes_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_a_client_that_takes_no_bytes_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
     monkeypatch.setattr("inference.bounded_send.SEND_TIMEOUT_S", 0.05)
     async with surface(FakeEngine(reply=SAID)) as served:
 
         async def blocked(message: dict[str, Any]) -> None:
             await asyncio.Event().wait()
 
-        fields = {"model": "anna", "messages": HI, "stream": True}
-        request = served.begin("/v1/chat/completions", fields, send=blocked)
+        fields = {"model": "anna", "messages": HI, "input": HI, "stream": True}
+        request = served.begin(path, fields, send=blocked)
         await request.end()
         assert request.reply.status == 0
         await served.all_free()
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
