@@ -2,14 +2,14 @@
 # Set everything up and run the tests. Exit status 0 only when every step passed.
 #
 #   scripts/test.sh             everything but the quantizer suite, which runs by its name
-#   scripts/test.sh fast        linters, types and the fast suite: no engine
-#   scripts/test.sh SUITE…      some of: lint, fast, scripts, engine, faults, browser, quantizer, docker
+#   scripts/test.sh fast        linters, types and the fast suite, which takes less than a minute on two cores
+#   scripts/test.sh SUITE…      some of: lint, fast, thorough, processes, scripts, engine, faults, browser, quantizer, docker
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
 
-ALL=(lint fast scripts engine faults browser docker)
+ALL=(lint fast thorough processes scripts engine faults browser docker)
 ON_REQUEST=(quantizer) # the hour that all may take is full
 suites=("$@")
 case "${suites[*]}" in
@@ -111,8 +111,12 @@ twice() { # twice COMMAND…: deadlines pass on a busy machine and real models a
 }
 
 pytest() { .venv/bin/python -m pytest "$@"; }
-# One worker more than cores: tests that wait for other processes leave one idle.
-workers=(-n "$(($(nproc) + 1))" --dist worksteal)
+# Workers, and the servers that tests start, find the modules compiled.
+unset PYTHONDONTWRITEBYTECODE
+marked="engine or faults or browser or scripts or quantizer or docker"
+# A worker for each core, where tests compute; one more, where tests wait for other processes.
+computing=(-n "$(nproc)")
+waiting=(-n "$(($(nproc) + 1))" --dist worksteal)
 
 if wanted lint; then
     step "lint" bash scripts/lint.sh
@@ -123,8 +127,14 @@ if wanted lint; then
         step "CUDA lock, Python $version" resolves "$version"
     done
 fi
-! wanted fast || step "fast suite" twice pytest "${workers[@]}" -m "not (engine or faults or browser or scripts or quantizer or docker)"
-! wanted scripts || step "scripts suite" twice pytest "${workers[@]}" -m scripts
+# A tenth of the examples of Hypothesis in the fast suite, all of them in the thorough one.
+! wanted fast || step "fast suite" twice pytest "${computing[@]}" --dist worksteal --hypothesis-profile few \
+    -m "not (thorough or processes or $marked)"
+# By module, because each worker loads the models' tokenizers once.
+! wanted thorough || step "thorough suite" twice pytest "${computing[@]}" --dist loadscope \
+    -m "(thorough or hypothesis) and not (processes or $marked)"
+! wanted processes || step "processes suite" twice pytest "${waiting[@]}" -m "processes and not ($marked)"
+! wanted scripts || step "scripts suite" twice pytest "${waiting[@]}" -m scripts
 # Two workers, each with its own cores. Failed tests run once more in one process, with all cores.
 ! wanted engine || YAP_TEST_PINNED=1 step "engine suite" twice pytest -n 2 --dist load --maxschedchunk 1 -m "engine and not faults"
 ! wanted faults || step "faults suite" twice pytest -m faults

@@ -12,17 +12,24 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.examples import EXAMPLES
 from tests.server import TINY_ENV, YapServer
 
 # The same examples in every run, so that a change is to blame for a failure. `--hypothesis-profile=random` searches on.
 hypothesis.settings.register_profile("steady", derandomize=True)
 hypothesis.settings.register_profile("random", derandomize=False)
+# The fast suite's: a tenth of the examples. scripts/test.sh runs all of them in the thorough suite.
+hypothesis.settings.register_profile("few", derandomize=True, max_examples=EXAMPLES // 10)
 hypothesis.settings.load_profile("steady")
 
 pytest_plugins = ("tests.servers",)
 
 # Tests run in this order: a small machine holds few servers with their engines, and the most tests come first.
 _SERVERS = ("demo_server", "demo_server_sequential", "demo_chat_server", "tiny_server", "start_server")
+# Suites of their own; each test belongs to the suites it is marked for, and one without a mark to the fast suite.
+_SUITES = ("engine", "faults", "browser", "scripts", "quantizer", "docker")
+# Fixtures that start processes, or copy the folder of one.
+_PROCESSES = {"server_folder", "_redis", "own_redis", "postgres_cluster"}
 _CORES = os.sched_getaffinity(0)
 _last_user = pytest.StashKey[dict[str, pytest.Item]]()
 _running = pytest.StashKey[dict[str, YapServer]]()
@@ -58,14 +65,18 @@ def _set_affinity(cores: set[int]) -> None:
             os.sched_setaffinity(int(thread), cores)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort tests by the server they use; tests without a server come last."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tests that start processes; sort tests by the server they use, tests without a server come last."""
     for item in items:
-        if any(item.get_closest_marker(name) for name in ("engine", "faults", "browser", "quantizer", "docker")):
+        slow = {mark.name for mark in item.iter_markers()}.intersection(_SUITES)
+        if not slow and _PROCESSES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+        if slow - {"scripts"}:
             # vLLM, torch and playwright leave sockets and files to the garbage collector.
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+    yield
     items.sort(key=lambda item: max(map(_SERVERS.index, _servers_of(item)), default=len(_SERVERS)))
     config.stash[_last_user] = {name: item for item in items for name in _servers_of(item)}
     config.stash[_running] = {}

@@ -40,6 +40,7 @@ def _first_conversation() -> str:
     return example
 
 
+@pytest.mark.processes
 async def test_the_first_conversation_runs(tmp_path: Path) -> None:
     async with scripted(Script()) as server:
         out = await _run(_first_conversation(), tmp_path, server.url, KEY["TEXT_API_KEY"])
@@ -49,6 +50,7 @@ async def test_the_first_conversation_runs(tmp_path: Path) -> None:
     assert kinds == ["ack", "toolcall", "final", "done"]
 
 
+@pytest.mark.processes
 async def test_the_first_conversation_says_why_it_was_refused(tmp_path: Path) -> None:
     async with scripted(Script()) as server:
         assert "authentication_failed" in await _run(_first_conversation(), tmp_path, server.url, "wrong")
@@ -64,6 +66,7 @@ async def test_the_first_conversation_with_the_demo(tmp_path: Path, demo_server:
     assert frames["done"]["usage"]["completion_tokens"] > 0
 
 
+@pytest.mark.processes
 async def test_the_example_of_the_library_runs(tmp_path: Path) -> None:
     (example,) = blocks(section(README.read_text(), "The command-line clients"), "python")
     async with scripted(Script(token_delay=0.005, reply=f"{REPLY} {REPLY}")) as server:
@@ -85,6 +88,7 @@ def test_the_tool_prompt_is_read_as_advanced_says() -> None:
     assert grammar_of(prompt).names == {"get_weather", "take_screenshot"}
 
 
+@pytest.mark.processes
 def test_the_bad_settings_are_refused_as_the_readme_says() -> None:
     said = section(README.read_text(), "Environment variables")
     done = subprocess.run(

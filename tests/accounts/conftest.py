@@ -90,7 +90,7 @@ def postgres(_postgres_url: str, django_db_blocker: DjangoDbBlocker) -> Iterator
         yield
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.processes)])
 def either_database(request: pytest.FixtureRequest) -> str:
     """The test runs on SQLite and on PostgreSQL."""
     request.getfixturevalue("transactional_db" if request.param == "sqlite" else "postgres")

@@ -27,7 +27,7 @@ async def process(url: str) -> AsyncIterator[SharedRedis]:
     await redis.aclose()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.processes)])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """The same contract for both."""
     if request.param == "memory":

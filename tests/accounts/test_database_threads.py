@@ -20,6 +20,8 @@ from accounts.database_threads import DatabaseThreads, database_breaker
 from tests.accounts.conftest import DEFAULTS, _default_database
 from tests.servers import PostgresCluster
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[tuple[PostgresCluster, str]]:

@@ -23,7 +23,7 @@ def written() -> Written:
     return Written()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.processes)])
 async def make(
     request: pytest.FixtureRequest, clock: Clock, written: Written
 ) -> AsyncIterator[Callable[[], TokenBudget]]:

@@ -22,6 +22,8 @@ from tests.clients_suite.running import KEY, run_client
 from tests.clients_suite.scripted_server import Script
 from tests.clients_suite.terminal_user import at_terminal
 
+pytestmark = pytest.mark.processes
+
 
 @given(st.lists(st.floats(0, 1e6), min_size=2), st.integers(1, 99))
 def test_percentiles_are_those_of_the_standard_library(values: list[float], share: int) -> None:

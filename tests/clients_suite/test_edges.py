@@ -13,6 +13,7 @@ from tests.clients_suite.running import CLIENTS, KEY, Outcome, run_client
 from tests.clients_suite.scripted_server import REPLY, Script
 from tests.servers import free_port
 
+pytestmark = pytest.mark.processes
 SCRIPTS = ("warmup", "live", "conversation", "personality", "screen_analysis", "bench")
 QUICK = {"personality": ("--switches", "1"), "bench": ("-n", "1")}
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.clients_suite.conftest import Serve
 from tests.clients_suite.running import run_client
 from tests.clients_suite.scripted_server import REPLY, Script
 from tests.clients_suite.terminal_user import at_terminal
 
+pytestmark = pytest.mark.processes
 LONG = " ".join(f"word{number}" for number in range(400))
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from terminal.editor import Draft, Editor, End, Submit
 from yapclient import (
@@ -37,6 +37,7 @@ from yapclient.events import decode
 
 from tests.clients_suite.conftest import Serve
 from tests.clients_suite.scripted_server import REPLY, Script
+from tests.examples import examples
 
 ADA = Persona("female", "calm", "You are Ada.", "ada", "Ada")
 
@@ -74,7 +75,7 @@ def test_what_is_no_address(text: str) -> None:
         Server.parse(text)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.binary() | st.recursive(st.none() | st.text(), lambda c: st.lists(c)).map(lambda v: json.dumps(v).encode()))
 def test_any_frame_is_an_event(data: bytes) -> None:
     assert isinstance(decode(data, 0.0), Event)

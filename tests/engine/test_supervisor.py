@@ -41,6 +41,7 @@ def _sleeper() -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.processes
 @linux
 def test_engine_processes_are_found_by_their_marks_and_killed(tmp_path: Path) -> None:
     keeper = ProcessSupervisor(str(tmp_path))
@@ -89,6 +90,7 @@ def _server(checkout: Path) -> tuple[subprocess.Popen[str], str, int]:
     return process, name, int(guard)
 
 
+@pytest.mark.processes
 @linux
 async def test_the_guard_kills_what_a_killed_server_leaves(tmp_path: Path) -> None:
     process, name, guard = _server(tmp_path)
@@ -99,6 +101,7 @@ async def test_the_guard_kills_what_a_killed_server_leaves(tmp_path: Path) -> No
     await until(lambda: not _runs(guard))
 
 
+@pytest.mark.processes
 @linux
 async def test_orphans_are_found_on_start_where_the_guard_was_killed_too(tmp_path: Path) -> None:
     process, name, guard = _server(tmp_path)
@@ -115,6 +118,7 @@ async def test_orphans_are_found_on_start_where_the_guard_was_killed_too(tmp_pat
     await until(lambda: not supervisor.marked(SERVER_MARK, alive_name))
 
 
+@pytest.mark.processes
 @linux
 async def test_the_stop_script_can_kill_by_checkout(tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engines.base import EngineDead, GenerationRequest
@@ -15,6 +15,7 @@ from inference.phrases.stops import speaker_labels
 from inference.reply import RETRIES_PER_POSITION, RETRIES_PER_REPLY, Reply
 from inference.reply_plan import ReplyPlan
 from personas.snapshot import PhraseRule
+from tests.examples import examples
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.serving import catalogue, talking
 
@@ -264,7 +265,7 @@ def contains(text: str, banned: Sequence[str]) -> bool:
     return any(phrase in text.casefold() for phrase in banned)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, deadline=None)
 @given(TEXTS, PHRASES, st.integers(1, 30), st.integers(1, 6))
 async def test_whatever_the_model_wants_no_phrase_is_shown(
     texts: list[str], banned: list[str], limit: int, size: int
@@ -281,7 +282,7 @@ async def test_whatever_the_model_wants_no_phrase_is_shown(
         assert text == texts[0]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60, deadline=None)
 @given(TEXTS, PHRASES, st.integers(1, 6), st.integers(0, 12))
 async def test_cut_short_anywhere_neither_text_nor_record_has_a_phrase(
     texts: list[str], banned: list[str], size: int, pieces: int

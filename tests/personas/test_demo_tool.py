@@ -6,7 +6,6 @@ import re
 
 import pytest
 from django.core.management import call_command
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from inference.tool_classifier.evaluation import Outcome, confusion, report, summarize, worst_mistakes
 from inference.tool_classifier.examples import example_of
@@ -54,8 +53,11 @@ def test_the_set_is_large_and_its_parts_share_no_group() -> None:
     assert all(line.group for line in train + heldout)
 
 
+@pytest.mark.thorough
 def test_no_train_line_is_nearly_one_that_measures() -> None:
     """Equal words, or character n-grams so alike that one line is a spelling of the other."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     train = lines("train")
     unseen = lines("heldout") + read_lines(FRESH.read_text(), FRESH.name)
     alone = {words(line.text) for line in unseen if not line.history}
@@ -106,6 +108,7 @@ def test_a_new_database_has_the_demos_tool_in_force() -> None:
     assert ToolHead.objects.get().recall is not None
 
 
+@pytest.mark.thorough
 @pytest.mark.django_db
 def test_the_command_measures_the_head_in_force(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
     call_command("evaluate_tool", LINES, split="heldout", persona="mia", by="classifier", plot=f"{tmp_path}/curve.png")

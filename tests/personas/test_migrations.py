@@ -29,6 +29,7 @@ def migrate(target: tuple[str, str]) -> Apps:
     return MigrationExecutor(connection).loader.project_state([target]).apps
 
 
+@pytest.mark.thorough
 @pytest.mark.django_db(transaction=True)
 def test_rows_take_the_present_forms() -> None:
     leaves = MigrationExecutor(connection).loader.graph.leaf_nodes()

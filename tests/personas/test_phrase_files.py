@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.phrase_files import MAX_FILE_BYTES, decode, dump_json, dump_lines, load_phrase_file, parse
 from personas.phrase_rules import MAX_TOKEN_BIASES, check_rules, phrase_key
 from personas.snapshot import PhraseRule
+from tests.examples import examples
 
 
 def test_json_keeps_order_spaces_and_biases() -> None:
@@ -121,7 +122,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_siz
 rules = st.builds(PhraseRule, texts, st.floats(-100, 100), st.booleans(), st.booleans())
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(rules, max_size=8, unique_by=lambda rule: rule.text.casefold()))
 def test_json_round_trip(listed: list[PhraseRule]) -> None:
     try:

@@ -216,6 +216,7 @@ def test_hostile_lines_take_no_time(text: str) -> None:
     assert time.process_time() - started < 3
 
 
+@pytest.mark.thorough
 def test_a_hundred_thousand_phrases() -> None:
     pairs: list[Any] = [[f"phrase number {number}", number] for number in range(100_000)]
     started = time.process_time()

@@ -112,6 +112,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in place.parent.iterdir()) == [".m-1.lock"]
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_nothing_half_and_the_next_run_cleans_up(tmp_path: Path) -> None:
     place = tmp_path / "awq/m-1"
     code = (
@@ -133,6 +134,7 @@ def test_a_kill_leaves_nothing_half_and_the_next_run_cleans_up(tmp_path: Path) -
     assert not list(place.parent.glob(".m-1-*"))
 
 
+@pytest.mark.processes
 def test_two_runs_make_one_export(tmp_path: Path) -> None:
     place = tmp_path / "awq/m-1"
     code = (

@@ -57,6 +57,7 @@ def test_a_complete_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert demo_model.prepare(tmp_path) == tmp_path
 
 
+@pytest.mark.processes
 def test_no_index_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/demo_model.py", tmp_path / "model"],

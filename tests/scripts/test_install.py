@@ -9,6 +9,8 @@ import pytest
 
 from tests.scripts.checkout import Checkout
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def told(checkout: Checkout) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from accounts.callers import Caller
@@ -21,6 +21,7 @@ from inference.accounting import account
 from inference.engines.base import GenerationRequest
 from inference.turn_result import TurnResult
 from personas.snapshot import PersonaSnapshot, PhraseRule
+from tests.examples import examples
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import UNLIMITED, Line, catalogue, talking
 
@@ -158,7 +159,7 @@ async def _settle(line: Line, message: dict[str, Any]) -> None:
     await asyncio.gather(*line.session._turns.warm_ups._tasks)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MESSAGE, min_size=1, max_size=8))
 def test_a_restricted_key_is_governed_by_its_own_personas(messages: list[dict[str, Any] | Caller]) -> None:
     assert asyncio.run(drive(messages)) >= 1

@@ -10,6 +10,7 @@ import pytest
 
 from tests.server import CHECKOUT, MANAGE, clean_environment
 
+pytestmark = pytest.mark.processes
 KEY = "hV7tq2mLr9wZc4nBd8fK"
 
 

@@ -232,6 +232,7 @@ def test_bad_host_headers_do_not_flush_the_log(monkeypatch: pytest.MonkeyPatch) 
     assert rare.filter(records[1])
 
 
+@pytest.mark.processes
 def test_a_library_that_configures_logging_silences_no_log_file(tmp_path: Path) -> None:
     """vLLM's import calls ``dictConfig``, which closes all handlers of the process."""
     code = (

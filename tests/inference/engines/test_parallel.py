@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from vllm.engine.arg_utils import AsyncEngineArgs
 
 from inference.engines.arguments import plan
 from inference.engines.base import EngineRole
 from inference.engines.device import GIB, Device, Gpu, _visible
-from inference.engines.engine_args import checked_engine_args
 from inference.engines.model_config import ModelConfig
 from inference.engines.spec import EngineSpec, ModelRefused, parse_gpus, specs
 from inference.engines.topology import engine_cores
@@ -168,37 +166,3 @@ def test_gpus_keep_their_names_under_cuda_visible_devices() -> None:
     assert _visible(GPUS, uuids, "5,9,1")[0].identifier == "5"
     assert len(_visible(GPUS, uuids, "5,9,1")) == 1
     assert _visible(GPUS, uuids, "") == []
-
-
-# -- further engine arguments ----------------------------------------------------------------------
-
-KNOWN = {field.name for field in fields(AsyncEngineArgs)}
-
-
-def test_engine_args_of_this_vllm_are_taken() -> None:
-    given = {"enable_lora": True, "seed": 7, "enable_prefix_caching": True}
-    assert checked_engine_args(replace(CHAT, engine_args=given), KNOWN) == given
-    assert plan(replace(CHAT, engine_args=given), NODE, MODEL).facts["engine_args"] == sorted(given)
-
-
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ({"enable_lorra": True}, "no engine argument 'enable_lorra'"),
-        ({"enable_prefix_caching": False}, "must stay True: every turn continues a cached prefix"),
-        ({"scheduling_policy": "fcfs"}, "must stay 'priority'"),
-        ({"max_model_len": 9}, "set CHAT_MAX_LEN, not max_model_len"),
-        ({"tensor_parallel_size": 2}, "set CHAT_TENSOR_PARALLEL"),
-        ({"speculative_config": {"method": "ngram"}}, "banned phrases need them"),
-        ({"tokenizer": "x"}, "tokenizer cannot be changed"),
-    ],
-)
-def test_engine_args_that_break_yap_are_refused(given: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ModelRefused, match=f"CHAT_ENGINE_ARGS: .*{reason}"):
-        checked_engine_args(replace(CHAT, engine_args=given), KNOWN)
-
-
-def test_every_checked_name_exists() -> None:
-    from inference.engines import engine_args
-
-    assert {*engine_args._HAS_A_VARIABLE, *engine_args._NEEDED} <= KNOWN

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from tokenizers import decoders, normalizers
 from tokenizers.decoders import DecodeStream
-from transformers import AutoTokenizer
 
 from inference.engines.spec import ModelRefused
 from inference.engines.tokenizer import PROBES, load_tokenizer, lost_text, read_tokenizer, repeated_text
 from tests.fakes.engine import tiny_tokenizer
 from tests.fakes.tokenizers import FAMILIES, family
-from tests.real_tokenizers import FOLDER, NAMES
+from tests.real_tokenizers import FOLDER, each_tokenizer
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -35,7 +34,7 @@ def test_a_primed_detokenizer_repeats_nothing_else(name: str, character: str, be
 # -- a start-up probe ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_tokenizer
 def test_real_tokenizers_give_text_back_or_are_repaired(name: str, caplog: pytest.LogCaptureFixture) -> None:
     loaded = read_tokenizer(str(FOLDER / name))
     assert lost_text(loaded.tokenizer) is None
@@ -46,7 +45,10 @@ def test_real_tokenizers_give_text_back_or_are_repaired(name: str, caplog: pytes
     assert all("LlamaTokenizer" in line and "\n" not in line for line in lines)
 
 
+@pytest.mark.thorough
 def test_a_repaired_tokenizer_is_written_for_the_engine(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
     read_tokenizer(str(FOLDER / "deepseek_v3")).save(str(tmp_path))
     again = AutoTokenizer.from_pretrained(str(tmp_path))
     assert lost_text(again) is None

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.phrases.units import EXACT, FOLDED, INVISIBLES, canonical
 from personas.snapshot import PhraseRule
 from personas.text_forms import fold_case, fold_form
+from tests.examples import examples
 from tests.inference.phrases.cutting import at_every_split, cut_phrases
 
 
@@ -137,7 +138,7 @@ def canonical_form(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400, deadline=None)
 @given(reads, st.lists(named, min_size=1, max_size=3), st.booleans(), st.booleans())
 def test_matches_are_the_same_in_every_normalisation_form(
     text: str, phrases: Sequence[str], whole_word: bool, case_sensitive: bool
@@ -154,7 +155,7 @@ def test_matches_are_the_same_in_every_normalisation_form(
     assert len(outcomes) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300, deadline=None)
 @given(reads, st.lists(stored, min_size=1, max_size=3), st.data())
 def test_invisible_characters_hide_nothing(text: str, phrases: Sequence[str], data: st.DataObject) -> None:
     hidden = "".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.phrases.automaton import Matcher
@@ -13,6 +13,7 @@ from inference.phrases.guard import Hit, PhraseAutomaton, PhraseGuard
 from inference.phrases.stops import speaker_labels, text_stops
 from inference.phrases.units import FOLDED
 from personas.snapshot import PhraseRule
+from tests.examples import examples
 from tests.inference.phrases.phrase_oracle import BAN, Listed, clean, deliver, first_hit, held_from, labels_of, listed
 
 
@@ -81,7 +82,7 @@ def cuts_of(draw: st.DrawFn, text: str) -> list[str]:
     return [text[start:end] for start, end in zip([0, *at], [*at, len(text)], strict=True)]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, deadline=None)
 @given(worlds())
 def test_the_first_hit_is_the_oracles_at_every_split_point(world: World) -> None:
     items, text = world.items, world.text
@@ -106,7 +107,7 @@ def test_the_first_hit_is_the_oracles_at_every_split_point(world: World) -> None
     assert len(outcomes) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, deadline=None)
 @given(worlds(), st.data())
 def test_what_is_delivered_is_the_oracles_and_clean_at_every_moment(world: World, data: st.DataObject) -> None:
     items, text = world.items, world.text
@@ -118,7 +119,7 @@ def test_what_is_delivered_is_the_oracles_and_clean_at_every_moment(world: World
     assert out == deliver(items, text)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, deadline=None)
 @given(worlds(), st.data())
 def test_nothing_is_held_but_what_the_oracle_must_hold(world: World, data: st.DataObject) -> None:
     items, text = world.items, world.text
@@ -132,7 +133,7 @@ def test_nothing_is_held_but_what_the_oracle_must_hold(world: World, data: st.Da
         assert subject.pending == fed[subject.held_from :]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150, deadline=None)
 @given(worlds(), st.lists(texts, max_size=6), st.data())
 def test_rewound_text_is_clean_and_independent_of_the_chunks(
     world: World, others: list[str], data: st.DataObject
@@ -172,7 +173,7 @@ def test_rewound_text_is_clean_and_independent_of_the_chunks(
     assert reply([data.draw(cuts_of(piece)) for piece in pieces]) == reply([list(piece) for piece in pieces])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100, deadline=None)
 @given(worlds(), st.data())
 def test_tokens_may_be_withheld_and_rewound_whole(world: World, data: st.DataObject) -> None:
     """A caller that shows and rewinds whole tokens, and asks for safe ends, shows nothing that is listed either."""

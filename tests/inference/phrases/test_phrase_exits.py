@@ -144,6 +144,7 @@ def with_style(style: str) -> Any:
     return catalogue(replace(ANNA, output_style=style), phrases=RULES)
 
 
+@pytest.mark.thorough
 @STYLES
 @FLUSHES
 @pytest.mark.parametrize("name", EXITS)

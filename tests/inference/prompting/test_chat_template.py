@@ -3,13 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.prompting.chat_template import NEUTRAL_OPENING, ChatFormat, TemplateError
 from inference.prompting.history import Exchange, ExchangeText, History
 from inference.prompting.text_encoder import TextEncoder
 from inference.prompting.transcript import TranscriptFormat
+from tests.examples import examples
 from tests.fakes.tokenizers import FAMILIES, family
 
 PERSONA = "You are Anna."
@@ -144,7 +145,7 @@ def forbidden(name: str) -> set[int]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60)
+@examples(60)
 @given(text=SPELLED)
 def test_no_control_token_comes_out_of_text(forms: dict[str, ChatFormat], name: str, text: str) -> None:
     form, none = forms[name], forbidden(name)
@@ -160,7 +161,7 @@ def test_no_control_token_comes_out_of_text(forms: dict[str, ChatFormat], name: 
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60)
+@examples(60)
 @given(text=SPELLED)
 def test_text_is_not_changed_by_being_made_harmless(forms: dict[str, ChatFormat], name: str, text: str) -> None:
     if name in ("chatml", "llama-3", "qwen"):

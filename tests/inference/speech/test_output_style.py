@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.phrases.guard import PhraseAutomaton
@@ -10,6 +10,7 @@ from inference.speech.blocks import RULE_MAX
 from inference.speech.output_style import GuardedStyle, RawStyle, SpeechStyle, output_style
 from inference.speech.reader import LOOKAHEAD
 from personas.snapshot import PhraseRule
+from tests.examples import examples
 from tests.inference.speech.spoken import pieces_of
 from tests.inference.speech.test_spoken_texts import TABLES
 
@@ -67,7 +68,7 @@ markdown = st.lists(st.sampled_from(PIECES), max_size=24).map("".join)
 kinds = st.frozensets(st.sampled_from(["actions", "asides", "ooc", "code"]))
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(1000, deadline=None)
 @given(markdown, st.lists(st.integers(0, 60), max_size=5), kinds)
 def test_speech_does_not_depend_on_the_chunks(text: str, cuts: list[int], skipped: frozenset[str]) -> None:
     whole = speech(text, *skipped)
@@ -77,7 +78,7 @@ def test_speech_does_not_depend_on_the_chunks(text: str, cuts: list[int], skippe
     assert "".join(pieces_of(SpeechStyle(skipped), chunks)) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200, deadline=None)
 @given(markdown)
 def test_speech_is_folded_and_has_no_emoji(text: str) -> None:
     said = speech(text)
@@ -85,7 +86,7 @@ def test_speech_is_folded_and_has_no_emoji(text: str) -> None:
     assert not set("😀👍🏽🇩\ufe0f\u20e3") & set(said)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200, deadline=None)
 @given(st.text("abcyzE 0123456789.,?'\"%@é日本ñ\n"))
 def test_plain_text_is_folded_and_its_paragraphs_end(text: str) -> None:
     said = speech(text)

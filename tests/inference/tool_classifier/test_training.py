@@ -35,6 +35,7 @@ class LengthEncoder:
         return np.array([[1.0, len(text) / 100] for text in texts], dtype=np.float32)
 
 
+@pytest.mark.thorough
 def test_three_classes_are_told_apart() -> None:
     head = train(lines())
     assert head.classes == ("", "look", "weather")
@@ -43,12 +44,14 @@ def test_three_classes_are_told_apart() -> None:
     assert head.choose("i like dogs", threshold=0.5).tool is None
 
 
+@pytest.mark.thorough
 def test_training_is_reproducible() -> None:
     one, other = train(lines()), train(lines())
     assert np.allclose(one.weights, other.weights)
     assert one.threshold == other.threshold
 
 
+@pytest.mark.thorough
 def test_what_training_reports() -> None:
     details = train(lines()).details
     assert details["examples"] == {"look": 9, "none": 12, "weather": 8}
@@ -59,6 +62,7 @@ def test_what_training_reports() -> None:
     assert recalls[0] >= recalls[-1], "a higher threshold never finds more"
 
 
+@pytest.mark.thorough
 def test_an_encoder_joins_the_features() -> None:
     head = train(lines(), LengthEncoder())
     assert (head.encoder, head.embedding_weights.shape) == ("length", (2, 3))
