@@ -15,7 +15,6 @@ from inference.serving_context import SessionPolicy
 from inference.tool_classifier.examples import Example
 from inference.tool_classifier.head import Head
 from inference.tool_classifier.service import ToolClassifier
-from inference.tool_classifier.training import train
 from inference.tool_decision import ToolPolicy
 from inference.turn_plan import TurnPolicy
 from personas.snapshot import Catalogue
@@ -36,6 +35,8 @@ CALL = [{"name": "weather", "arguments": {"city": "Bonn"}}]
 @cache
 def small_head() -> Head:
     """A head of two tools, trained on a few lines; each line its own group."""
+    from inference.tool_classifier.training import train
+
     return train([Example(line, tool, group=line) for tool, lines in LINES.items() for line in lines])
 
 

@@ -7,11 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from inference.tool_classifier.examples import Example, earlier_lines, example_of
-from inference.tool_classifier.grouping import groups_of
 from inference.tool_classifier.head import read_head
-from inference.tool_classifier.training import TrainingError, train
 from personas.tool_files import LabelledLine
 
+pytestmark = pytest.mark.thorough  # scikit-learn takes a second to import, and training one more
 LOOK = [
     f"{verb} {thing}" for verb in ("look at", "check", "read") for thing in ("my screen", "this page", "that photo")
 ]
@@ -35,8 +34,9 @@ class LengthEncoder:
         return np.array([[1.0, len(text) / 100] for text in texts], dtype=np.float32)
 
 
-@pytest.mark.thorough
 def test_three_classes_are_told_apart() -> None:
+    from inference.tool_classifier.training import train
+
     head = train(lines())
     assert head.classes == ("", "look", "weather")
     assert head.choose("look at this photo", threshold=0.4).tool == "look"
@@ -44,15 +44,17 @@ def test_three_classes_are_told_apart() -> None:
     assert head.choose("i like dogs", threshold=0.5).tool is None
 
 
-@pytest.mark.thorough
 def test_training_is_reproducible() -> None:
+    from inference.tool_classifier.training import train
+
     one, other = train(lines()), train(lines())
     assert np.allclose(one.weights, other.weights)
     assert one.threshold == other.threshold
 
 
-@pytest.mark.thorough
 def test_what_training_reports() -> None:
+    from inference.tool_classifier.training import train
+
     details = train(lines()).details
     assert details["examples"] == {"look": 9, "none": 12, "weather": 8}
     assert 0 <= details["false_alarms"] <= 1
@@ -62,8 +64,9 @@ def test_what_training_reports() -> None:
     assert recalls[0] >= recalls[-1], "a higher threshold never finds more"
 
 
-@pytest.mark.thorough
 def test_an_encoder_joins_the_features() -> None:
+    from inference.tool_classifier.training import train
+
     head = train(lines(), LengthEncoder())
     assert (head.encoder, head.embedding_weights.shape) == ("length", (2, 3))
     again = read_head(head.to_bytes(), encoder="length")
@@ -81,11 +84,15 @@ def test_an_encoder_joins_the_features() -> None:
     ],
 )
 def test_too_few_examples_are_refused_with_the_reason(examples: list[Example], reason: str) -> None:
+    from inference.tool_classifier.training import TrainingError, train
+
     with pytest.raises(TrainingError, match=reason):
         train(examples)
 
 
 def test_similar_lines_share_a_group() -> None:
+    from inference.tool_classifier.grouping import groups_of
+
     texts = ["look at my screen please", "please look at my screen", "tell me a joke", "tell me another joke", "hi"]
     first, second, third, fourth, fifth = groups_of([Example(text) for text in texts])
     assert first == second
