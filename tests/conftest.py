@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without the garbage collector, which would take a third of the time: most objects of a collection stay."""
+    """Collect without the garbage collector, which would take a third of the time: most objects stay."""
     gc.disable()
     try:
         yield
