@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -33,11 +31,6 @@ SHA256 = {
     "qwen3": "c2b155e0a992e33b950ff75fd5d8b1e2a19f65da5d4cfc03897fe54eecd42da4",
 }
 NAMES = tuple(SHA256)
-SMALL = "llama2"
-each_tokenizer = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == SMALL else pytest.mark.thorough) for name in NAMES]
-)
-"""Runs a test with every tokenizer. All but :data:`SMALL` take seconds to load and belong to the thorough suite."""
 
 
 def is_complete(name: str) -> bool:

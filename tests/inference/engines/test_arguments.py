@@ -240,6 +240,7 @@ def test_an_awq_model_wins_and_an_engines_own_quantization_too() -> None:
 # -- tokenizers and this machine -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_tokenizer_without_a_template_gets_chatml_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -250,12 +251,14 @@ def test_a_tokenizer_without_a_template_gets_chatml_and_a_warning(
     assert "no chat template" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     with pytest.raises(ModelRefused, match="tokenizer does not load"):
         load_tokenizer(str(tmp_path))
 
 
+@pytest.mark.thorough
 def test_end_tokens_are_the_tokenizers_the_generation_configs_and_the_templates(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))

@@ -11,7 +11,7 @@ from inference.engines.spec import ModelRefused
 from inference.engines.tokenizer import PROBES, load_tokenizer, lost_text, read_tokenizer, repeated_text
 from tests.fakes.engine import tiny_tokenizer
 from tests.fakes.tokenizers import FAMILIES, family
-from tests.real_tokenizers import FOLDER, each_tokenizer
+from tests.real_tokenizers import FOLDER, NAMES
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -34,7 +34,8 @@ def test_a_primed_detokenizer_repeats_nothing_else(name: str, character: str, be
 # -- a start-up probe ------------------------------------------------------------------------------
 
 
-@each_tokenizer
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", NAMES)
 def test_real_tokenizers_give_text_back_or_are_repaired(name: str, caplog: pytest.LogCaptureFixture) -> None:
     loaded = read_tokenizer(str(FOLDER / name))
     assert lost_text(loaded.tokenizer) is None
@@ -55,6 +56,7 @@ def test_a_repaired_tokenizer_is_written_for_the_engine(tmp_path: Path) -> None:
     assert again.chat_template == read_tokenizer(str(FOLDER / "deepseek_v3")).tokenizer.chat_template
 
 
+@pytest.mark.thorough
 def test_a_tokenizer_that_loses_text_for_good_is_refused(tmp_path: Path) -> None:
     broken = tiny_tokenizer().__class__.from_pretrained(_saved(tmp_path))
     broken.backend_tokenizer.normalizer = normalizers.Replace("\n", "")
@@ -81,6 +83,7 @@ def _saved(folder: Path) -> str:
 # -- a template of one's own -----------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_file_replaces_the_models_template(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     file = tmp_path / "own.jinja"
@@ -91,6 +94,7 @@ def test_a_file_replaces_the_models_template(tmp_path: Path, caplog: pytest.LogC
     assert not caplog.records
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(None, "cannot be read: No such file"), (b"", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"x" * 2**21, "larger")],

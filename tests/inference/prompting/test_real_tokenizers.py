@@ -12,8 +12,9 @@ from inference.engines.tokenizer import PROBES
 from inference.prompting.chat_template import ChatFormat
 from inference.prompting.text_encoder import TextEncoder
 from tests.examples import examples
-from tests.real_tokenizers import each_tokenizer, real_tokenizer
+from tests.real_tokenizers import NAMES, real_tokenizer
 
+pytestmark = pytest.mark.thorough  # the tokenizers take seconds to load, and so does torch, which transformers imports
 NORMALIZES = {"qwen3"}  # its tokenizer.json composes letters (NFC)
 # ▁ is how these vocabularies spell a blank; they have no other token for the character.
 BLANK_MARK = {"gemma3", "llama2"}
@@ -57,7 +58,7 @@ def expected(name: str, text: str) -> str:
     return text.replace("▁", " ") if name in BLANK_MARK else text
 
 
-@each_tokenizer
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", [*GIVEN, *PROBES])
 def test_a_text_comes_back_as_it_was(name: str, text: str) -> None:
     ids = encoder(name).encode(text)
@@ -65,7 +66,7 @@ def test_a_text_comes_back_as_it_was(name: str, text: str) -> None:
     assert encoder(name).control_ids.isdisjoint(ids)
 
 
-@each_tokenizer
+@pytest.mark.parametrize("name", NAMES)
 @examples(150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.lists(PIECES | st.text(max_size=8), max_size=10).map("".join))
 def test_any_text_comes_back_as_it_was(name: str, text: str) -> None:
@@ -74,7 +75,7 @@ def test_any_text_comes_back_as_it_was(name: str, text: str) -> None:
     assert encoder(name).control_ids.isdisjoint(ids)
 
 
-@each_tokenizer
+@pytest.mark.parametrize("name", NAMES)
 def test_every_control_token_keeps_its_spelling(name: str) -> None:
     tokenizer, made = real_tokenizer(name), encoder(name)
     control = [text for text, ident in tokenizer.get_added_vocab().items() if ident in made.control_ids]
@@ -85,7 +86,7 @@ def test_every_control_token_keeps_its_spelling(name: str) -> None:
         assert made.control_ids.isdisjoint(ids)
 
 
-@each_tokenizer
+@pytest.mark.parametrize("name", NAMES)
 def test_runs_of_blanks_and_line_breaks_stay_short(name: str) -> None:
     """The tokens that a vocabulary has for them are used."""
     if name != "llama2":
@@ -93,7 +94,7 @@ def test_runs_of_blanks_and_line_breaks_stay_short(name: str) -> None:
         assert len(encoder(name).encode("a\n\nb")) <= 3
 
 
-@each_tokenizer
+@pytest.mark.parametrize("name", NAMES)
 def test_a_cut_text_is_the_beginning_of_the_whole(name: str) -> None:
     text = "Übergröße\n\n你好 🦜🦜 <b>x</b>  " * 12
     for limit in (1, 2, 3, 5, 17, 50):
@@ -103,7 +104,6 @@ def test_a_cut_text_is_the_beginning_of_the_whole(name: str) -> None:
         assert limit < 5 or len(ids) >= limit - 3
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["gemma3", "qwen3", "llama3_1", "deepseek_v3"])
 def test_a_prompt_is_what_the_models_own_template_makes(name: str) -> None:
     tokenizer = real_tokenizer(name)
