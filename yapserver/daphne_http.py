@@ -1,8 +1,8 @@
 """Bounded event streams under Daphne: Daphne buffers a response without limit for a client that does not read.
 
 Twisted calls a streaming producer when its buffer is over 64 KiB. A connection that stays so for ``MAX_STALLED_S``, or
-gets ``MAX_STALLED_BYTES`` more, is cut. A chunk is written by two lines of RFC 9112 (7.1) and at once where nothing
-waits before it: Twisted takes a turn of the loop for each.
+whose buffer would hold more than ``MAX_BUFFERED_BYTES``, is cut. A chunk is written by two lines of RFC 9112 (7.1) and
+at once where nothing waits before it: Twisted takes a turn of the loop for each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from yapserver.daphne_patches import MAX_STALLED_BYTES, Message, Send, StalledProducer, send_at_once
+from yapserver.daphne_patches import Message, Send, StalledProducer, send_at_once
 
 
 def bounded_http(send: Send) -> Send:
@@ -41,7 +41,8 @@ class _BoundedSend:
             return
         if message["type"] == "http.response.body":
             if message.get("more_body", False):
-                self._stream(message.get("body", b""))
+                if not self._stream(message.get("body", b"")):
+                    return
                 if self._sent_at_once(message.get("body", b"")):
                     return
             elif self._producer is not None:  # before the end, Twisted wants the producer back
@@ -50,17 +51,14 @@ class _BoundedSend:
                 self._producer = None
         await self._send(message)
 
-    def _stream(self, body: bytes) -> None:
-        """Register for the state of the buffer, and cut the client off that does not read."""
+    def _stream(self, body: bytes) -> bool:
+        """Register for the state of the buffer. Returns False where the client does not read, and was cut off."""
         producer = self._producer
         if producer is None:
             self._transport = self._request.channel.transport
             producer = self._producer = StalledProducer(self._transport)
             self._request.registerProducer(producer, True)
-        if producer.stalled:
-            producer.piled_up += len(body)
-            if producer.piled_up > MAX_STALLED_BYTES:
-                producer.cut_off()
+        return producer.takes(len(body))
 
     def _sent_at_once(self, body: bytes) -> bool:
         """Write one chunk; False where Twisted has to write (the head is not out yet, or the client is gone)."""

@@ -3,8 +3,8 @@
 Daphne hands the application a ``send`` that knows the connection's Twisted protocol. What is patched, and why:
 
 - Output is bounded: Daphne buffers without limit for a client that does not read. Twisted calls a streaming producer
-  when its buffer is over 64 KiB; a connection that stays so for ``MAX_STALLED_S``, or gets ``MAX_STALLED_BYTES`` more,
-  is cut.
+  when its buffer is over 64 KiB; a connection that stays so for ``MAX_STALLED_S``, or whose buffer would hold more than
+  ``MAX_BUFFERED_BYTES``, is cut.
 - Input is bounded: Daphne puts every message into a queue without limit. Reading from the socket stops while
   ``MAX_WAITING`` messages or ``MAX_WAITING_BYTES`` wait for the application.
 - Close codes 1008, 1012 and 1013 are sent: Autobahn's ``sendClose`` refuses all below 3000 but 1000.
@@ -27,7 +27,7 @@ from yapserver.daphne_handshake import EXTENSION, HandshakeRefusal
 
 logger = logging.getLogger(__name__)
 
-MAX_STALLED_BYTES = 1024 * 1024
+MAX_BUFFERED_BYTES = 1024 * 1024
 MAX_STALLED_S = 10.0
 MAX_INBOUND_BYTES = 4 * 1024 * 1024
 """Largest message that reaches the application; above the protocol's own limit, so that one too large is answered."""
@@ -46,13 +46,13 @@ class StalledProducer:
         self._transport = transport
         self._timer: Any = None
         self.stalled = False
-        self.piled_up = 0
+        self._since_stall = 0  # bytes; counts where the transport does not tell its own
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         from twisted.internet import reactor
 
         if not self.stalled:  # every write over the limit calls this again
-            self.stalled, self.piled_up = True, 0
+            self.stalled, self._since_stall = True, 0
         if self._timer is None:
             self._timer = reactor.callLater(MAX_STALLED_S, self.cut_off)
 
@@ -62,6 +62,17 @@ class StalledProducer:
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         self._stop_timer()
+
+    def takes(self, size: int) -> bool:
+        """Whether the buffer may take this many bytes more; if not, the connection is cut."""
+        if not self.stalled:
+            return True
+        self._since_stall += size
+        waiting = waiting_bytes(self._transport)
+        if (self._since_stall if waiting is None else waiting + size) <= MAX_BUFFERED_BYTES:
+            return True
+        self.cut_off()
+        return False
 
     def cut_off(self) -> None:
         """Drop the connection and what is buffered for it."""
@@ -123,6 +134,13 @@ def text_frame(text: str) -> bytes:
     return b"\x81" + length + payload
 
 
+def waiting_bytes(transport: Any) -> int | None:
+    """Return the bytes that Twisted buffers for a connection; None where the transport does not say (TLS)."""
+    if not hasattr(transport, "dataBuffer"):
+        return None
+    return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
+
+
 def send_at_once(transport: Any, frame: bytes) -> None:
     """Write to the socket now what it takes now; the rest goes through ``transport.write``."""
     sent = 0
@@ -171,13 +189,8 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     async def send_now(message: Message) -> None:
         text, texts = message.get("text"), message.get("texts")
         frames = b"".join(map(text_frame, texts)) if texts else None if text is None else text_frame(text)
-        if producer.stalled:
-            producer.piled_up += len(frames or b"")
-            if producer.piled_up > MAX_STALLED_BYTES:
-                producer.cut_off()
-                return
         if frames is not None:
-            if protocol.state == protocol.STATE_OPEN:
+            if producer.takes(len(frames)) and protocol.state == protocol.STATE_OPEN:
                 send_at_once(transport, frames)
             return
         if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:

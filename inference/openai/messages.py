@@ -9,7 +9,7 @@ from typing import Any
 from inference.openai.errors import OpenAIError, invalid
 from inference.prompting.history import ExchangeText
 
-MAX_MESSAGES = 10_000
+MAX_MESSAGES = 4_000
 SYSTEM_ROLES = frozenset({"system", "developer"})
 TOOL_RESULT_PREFIX = "TOOL RESULT"
 IMAGE_PLACEHOLDER = "[image]"

@@ -20,7 +20,7 @@ from inference.openai.requests import Ask
 from inference.openai.sampling import read_sampling
 from inference.prompting.history import ExchangeText
 
-MAX_ITEMS = 10_000
+MAX_ITEMS = 4_000
 MAX_STREAM_ID_CHARS = 256
 _UNSUPPORTED = {
     "conversation": "conversations are not kept here: continue a response by previous_response_id",

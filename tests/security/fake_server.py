@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from accounts.callers import Window
 from inference import bounded_send
 from inference.engines import service
 from inference.engines.base import Delta, EngineRole, GenerationRequest
 from inference.engines.spec import EngineSpec
-from inference.openai import responses_socket
+from inference.openai import context, responses_socket
 from tests.fakes.engine import FakeEngine
+from tests.security import buffer_probe
 from yapserver import http_limits
 
 PACE_S = float(os.environ.get("YAP_TEST_PACE_S", "0"))
@@ -60,6 +62,8 @@ def main() -> None:
     http_limits.HEADER_DEADLINE_S *= scale
     http_limits.BODY_DEADLINE_S *= scale
     responses_socket.MAX_SOCKETS_PER_KEY = int(os.environ.get("YAP_TEST_SOCKETS_PER_KEY", "256"))
+    if os.environ.get("YAP_TEST_NO_WINDOWS"):  # the fuzzer's inputs come one after another
+        context.REFUSED = context.ENCODINGS = Window(0, 0.0)  # type: ignore[attr-defined]
     bounded_send.SEND_TIMEOUT_S *= float(os.environ.get("YAP_TEST_SEND_TIMEOUT", "1"))
 
     from django.conf import settings
@@ -68,7 +72,11 @@ def main() -> None:
     from yapserver.asgi_servers import RUNNERS
 
     env = settings.ENV
-    RUNNERS[env.SERVER](application, env.HOST, env.PORT, env.DRAIN_TIMEOUT_S)
+    served: Any = application
+    if os.environ.get("YAP_TEST_PROBE"):
+        buffer_probe.install()
+        served = buffer_probe.BufferProbe(application)
+    RUNNERS[env.SERVER](served, env.HOST, env.PORT, env.DRAIN_TIMEOUT_S)
 
 
 if __name__ == "__main__":

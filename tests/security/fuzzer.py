@@ -1,30 +1,30 @@
 """Sends every fuzz case to a server while another process pings it, and notes the longest stall and the memory.
 
-``python -m tests.security.fuzzer daphne`` prints the table.
+``python -m tests.security.fuzzer daphne [messages] [openai] [admin]`` prints the table.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-import httpx
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
+from websockets.exceptions import InvalidHandshake
 
-from tests.operator import NAME, PASSWORD, make_operator
+from tests.operator import make_operator
 from tests.security import fuzz_cases as cases
 from tests.security.fuzz_cases import Case
-from tests.security.raw_socket import exchange
+from tests.security.fuzz_forms import FORMS, list_cases, number_cases
+from tests.security.fuzz_openai import openai_cases
+from tests.security.fuzz_senders import Senders
 from tests.server import CHECKOUT, YapServer
 
 MAX_GAP_S = 0.050
@@ -32,8 +32,10 @@ MAX_GROWTH = 20 * 1024 * 1024
 FROZEN_S = 1.0  # a gap that no processor time explains: noise of the machine below this, a blocked server above
 NOISE_FACTOR = 4  # allowance for a busy machine: this many times the worst gap of an idle server
 TRIES = 3
+PARTS = ("messages", "openai", "admin")
 NO_WINDOWS = {
     "WS_MAX_MESSAGES_PER_WINDOW": "0", "WS_MAX_CANCELS_PER_WINDOW": "0", "CHAT_PROMPT_UPDATE_MAX_PER_WINDOW": "0",
+    "YAP_TEST_NO_WINDOWS": "1",
     "MALLOC_ARENA_MAX": "2",  # one pool of memory for each thread would look like growth
 }  # fmt: skip
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,11 +104,9 @@ class Fuzzer:
     def __init__(self, server: YapServer) -> None:
         make_operator(server)
         self.server = server
+        self.senders = Senders(server)
         self.pinger = Pinger(server)
         self.rows: dict[tuple[str, str], Row] = {}
-        self.http = httpx.Client(base_url=server.origin, timeout=60)
-        self.http.get("/admin/login/")
-        self._post("/admin/login/", {"username": NAME, "password": PASSWORD})
         began = time.monotonic() + 1.0
         time.sleep(4.0)
         self.noise = self.pinger.worst_gap(began, began + 3.0)
@@ -114,7 +114,7 @@ class Fuzzer:
     def close(self) -> None:
         """End the pinger and the operator's session."""
         self.pinger.close()
-        self.http.close()
+        self.senders.close()
 
     def run(self, all_cases: Iterable[Case], send: Callable[[Case], str]) -> None:
         """Send each case; a stall counts when it is seen every time."""
@@ -145,97 +145,27 @@ class Fuzzer:
         fields = Path(f"/proc/{self.server.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    # -- surfaces: each returns the kind of answer -----------------------------------------------------
+    def run_part(self, part: str, every: int = 1) -> None:
+        """Send the cases of one part.
 
-    def message(self, case: Case) -> str:
-        """A message on a connection of its own, behind a ``start`` where one is needed."""
-        headers = {"X-API-Key": self.server.api_key}
-        text = case.value if isinstance(case.value, str) else json.dumps(case.value, ensure_ascii=False)
-        last = "nothing"
-        url = self.server.ws_url
-        with (
-            suppress(ConnectionClosed),
-            connect(url, additional_headers=headers, max_size=None, close_timeout=2) as line,
-        ):
-            if case.surface in ("chat_prompt", "followup"):
-                line.send(json.dumps(cases.START))
-                while json.loads(line.recv(20))["type"] != "done":
-                    pass
-            line.send(text)
-            line.send('{"type":"ping","request_id":"last"}')
-            while True:
-                frame = json.loads(line.recv(20))
-                if frame.get("request_id") == "last":
-                    return last
-                last = str(frame.get("error_code") or (last if last not in ("nothing", "token") else frame["type"]))
-        return last
-
-    def card(self, case: Case) -> str:
-        """A card in the import form."""
-        data = {"spec": "chara_card_v2", "data": case.value}
-        file = ("card.json", json.dumps(data).encode())
-        return self._post("/admin/personas/persona/import-card/", {"gender": "male", "personality": "calm"}, file)
-
-    def key_form(self, case: Case) -> str:
-        """The form of a new key. Its password is wrong: nothing is issued."""
-        return self._post("/admin/accounts/apikey/add/", case.value)
-
-    def persona_form(self, case: Case) -> str:
-        """The form of a new persona."""
-        return self._post("/admin/personas/persona/add/", case.value)
-
-    def login_form(self, case: Case) -> str:
-        """The login, without the operator's session."""
-        with httpx.Client(base_url=self.server.origin, timeout=60) as stranger:
-            stranger.get("/admin/login/")
-            fields = {**case.value, "csrfmiddlewaretoken": stranger.cookies["csrftoken"]}
-            return f"HTTP {stranger.post('/admin/login/', data=fields).status_code}"
-
-    def encoded_form(self, case: Case) -> str:
-        """The form of a new key, percent-encoded: the costly form of a form."""
-        fields = {**case.value, "csrfmiddlewaretoken": self.http.cookies["csrftoken"]}
-        return f"HTTP {self.http.post('/admin/accounts/apikey/add/', data=fields).status_code}"
-
-    def header(self, case: Case) -> str:
-        """One request with one large header, or a large path or query string."""
-        path = f"/{case.value}" if case.field == "(path)" else "/status"
-        query = f"?q={case.value}" if case.field == "(query)" else ""
-        extra = "" if case.field.startswith("(") else f"{case.field}: {case.value}\r\n"
-        host = "" if case.field == "Host" else "Host: 127.0.0.1\r\n"
-        request = f"GET {path}{query} HTTP/1.1\r\n{host}{extra}Connection: close\r\n\r\n"
-        answer = exchange(self.server, request.encode())
-        return f"HTTP {answer.split(b' ', 2)[1].decode()}" if answer else "closed"
-
-    def _post(self, path: str, fields: dict[str, str], file: tuple[str, bytes] | None = None) -> str:
-        """A form as browsers send the admin's: multipart."""
-        parts: dict[str, Any] = {name: (None, value) for name, value in fields.items()}
-        parts["csrfmiddlewaretoken"] = (None, self.http.cookies["csrftoken"])
-        if file is not None:
-            parts["file"] = file
-        try:
-            answer = self.http.post(path, files=parts)
-        except httpx.HTTPError as error:
-            return type(error).__name__
-        return f"HTTP {answer.status_code}"
-
-    # -- all of it -------------------------------------------------------------------------------------
-
-    def run_all(self) -> None:
-        """Every case of every surface."""
-        with suppress(InvalidHandshake):
-            self.message(Case("start", "warm", 0, cases.START))  # what a first turn loads is not growth
-        self.run(cases.message_cases(), self.message)
-        card = {"name": "b", "description": "A bot."}
-        self.run(cases.form_cases("card", cases.CARD, card, 3_000_000), self.card)
-        key = {"name": "customer", "own_password": "wrong"}
-        self.run(cases.form_cases("key form", cases.KEY_FORM, key, 2_000_000), self.key_form)
-        persona = {"name": "Zoe", "slug": "zoe", "gender": "female", "personality": "calm", "output_style": "raw"}
-        self.run(cases.form_cases("persona form", cases.PERSONA_FORM, persona, 2_000_000), self.persona_form)
-        login = {"username": "guess", "password": "wrong"}
-        encoded = {"name": "customer", "own_password": "wrong"}
-        self.run(cases.form_cases("encoded form", {"note": 2_000}, encoded, 2_000_000), self.encoded_form)
-        self.run(cases.form_cases("login form", cases.LOGIN_FORM, login, 2_000_000), self.login_form)
-        self.run(cases.header_cases(), self.header)
+        Args:
+            part: one of :data:`PARTS`.
+            every: 1 sends all; n sends every n-th case and each field's largest one.
+        """
+        send = self.senders
+        if part == "messages":
+            with suppress(InvalidHandshake):
+                send.message(Case("start", "warm", 0, cases.START))  # what a first turn loads is not growth
+            self.run(chosen(cases.message_cases(), every), send.message)
+            self.run(chosen(cases.header_cases(), every), send.header)
+        elif part == "openai":
+            self.run(chosen(openai_cases(), every), send.openai)
+        else:
+            self.run(chosen(cases.card_cases(), every), send.card)
+            for form in FORMS:
+                self.run(chosen(form.cases(), every), partial(send.form, form))
+            self.run(chosen(list_cases(), every), send.page)
+            self.run(number_cases(), send.many)
 
     def table(self) -> str:
         """The rows as Markdown."""
@@ -247,8 +177,23 @@ class Fuzzer:
         return "\n".join(lines)
 
 
-def main(kind: str) -> None:
-    """Start a server of this kind with fake engines, fuzz it, print the table."""
+def chosen(all_cases: Iterable[Case], every: int) -> Iterator[Case]:
+    """Yield every n-th case, and the largest one of each field."""
+    number = 0
+    for _, of_field in groupby(all_cases, key=lambda case: (case.surface, case.field)):
+        largest: Case | None = None
+        for case in of_field:
+            number += 1
+            if number % every == 0:
+                yield case
+            elif largest is None or case.size > largest.size:
+                largest = case
+        if every > 1 and largest is not None:
+            yield largest
+
+
+def main(kind: str, *parts: str) -> None:
+    """Start a server of this kind with fake engines, fuzz these parts of it (all), print the table."""
     import tempfile
 
     from tests.security.conftest import fake_server
@@ -259,7 +204,8 @@ def main(kind: str) -> None:
         try:
             fuzzer = Fuzzer(server.start(60))
             try:
-                fuzzer.run_all()
+                for part in parts or PARTS:
+                    fuzzer.run_part(part)
             finally:
                 fuzzer.close()
             print(f"worst gap of the idle server: {fuzzer.noise * 1000:.0f} ms\n\n{fuzzer.table()}")
@@ -268,4 +214,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "daphne")
+    main(*(sys.argv[1:] or ["daphne"]))

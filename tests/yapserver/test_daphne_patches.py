@@ -12,8 +12,8 @@ from websockets.protocol import Protocol as Reader
 
 from yapserver import daphne_patches
 from yapserver.daphne_patches import (
+    MAX_BUFFERED_BYTES,
     MAX_INBOUND_BYTES,
-    MAX_STALLED_BYTES,
     MAX_STALLED_S,
     MAX_WAITING,
     MAX_WAITING_BYTES,
@@ -128,7 +128,7 @@ async def test_messages_above_the_protocols_limit_come_in_to_be_answered() -> No
 async def test_a_client_that_reads_is_left_alone(timers: list[Timer]) -> None:
     daphne = Daphne()
     for _ in range(10):
-        await daphne.token(MAX_STALLED_BYTES)
+        await daphne.token(MAX_BUFFERED_BYTES)
         daphne.protocol.transport.producer.pauseProducing()
         daphne.protocol.transport.producer.resumeProducing()
     assert len(daphne.protocol.transport.written) == 10
@@ -151,7 +151,7 @@ async def test_a_client_that_does_not_read_is_cut_off_by_what_piles_up(timers: l
     producer = daphne.protocol.transport.producer
     producer.pauseProducing()
     for _ in range(10):
-        await daphne.token(MAX_STALLED_BYTES // 10 - 10)  # and the frame's head
+        await daphne.token(MAX_BUFFERED_BYTES // 10 - 10)  # and a frame's head
         producer.pauseProducing()
     before = daphne.protocol.transport.aborted
     await daphne.token(100)
@@ -257,7 +257,7 @@ async def test_nothing_is_written_behind_the_end() -> None:
 
 
 def test_the_limits() -> None:
-    assert daphne_patches.MAX_STALLED_BYTES <= 4 * 1024 * 1024
+    assert daphne_patches.MAX_BUFFERED_BYTES <= 1024 * 1024
 
 
 @pytest.mark.parametrize(("text", "number"), [("x", MAX_WAITING), ("x" * (MAX_WAITING_BYTES // 4), 4)])
