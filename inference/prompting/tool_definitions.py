@@ -21,7 +21,8 @@ from personas.tool_snapshot import ToolSnapshot
 
 MAX_CALLS = 4
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-MAX_JSON_STARTS = 500  # a prompt of brackets must not cost seconds
+MAX_JSON_STARTS = 500
+MAX_SCANNED_CHARS = 200_000  # of beginnings that are no JSON: a prompt of brackets must not cost seconds
 _MAX_DEPTH = 32
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.-]{0,63}")
@@ -163,15 +164,19 @@ def _enforced(arguments: Mapping[str, Any], budget: SchemaBudget) -> Mapping[str
 
 
 def _json_values(text: str) -> Iterator[Any]:
-    decoder, position = json.JSONDecoder(), 0
+    decoder, position, left = json.JSONDecoder(), 0, MAX_SCANNED_CHARS
     for _ in range(MAX_JSON_STARTS):
         start = _START.search(text, position)
-        if start is None:
+        if start is None or left < 0:
             return
         try:
             value, position = decoder.raw_decode(text, start.start())
-        except (ValueError, RecursionError):
+        except json.JSONDecodeError as error:
             position = start.end()
+            left -= error.pos - start.start()
+        except (ValueError, RecursionError):  # a number of thousands of digits, or too many brackets
+            position = start.end()
+            left -= len(text) - start.start()
         else:
             yield value
 

@@ -40,6 +40,13 @@ MESSAGES: Mapping[str, Mapping[str, int]] = {
     "pong": {"request_id": 128},
     "end": {"request_id": 128},
 }  # fmt: skip
+_BASES: Mapping[str, Mapping[str, Any]] = {
+    "start": START, "resume": {"type": "resume", "session_id": "s", "turn": 1, "received": 0},
+    "followup": {"type": "followup", "analysis_text": "A window."},
+    "warm_persona": {"type": "warm_persona", "chat_prompt": "You are Zoe."},
+    "warm_history": {"type": "warm_history", "history_text": "User: a\nAssistant: b"},
+    "chat_prompt": {"type": "chat_prompt", "chat_prompt": "You are Ann."},
+}  # fmt: skip
 CARD: Mapping[str, int] = {
     "name": 100, "nickname": 100, "description": 50_000, "personality": 50_000, "scenario": 50_000,
     "first_mes": 50_000, "mes_example": 50_000, "system_prompt": 50_000, "post_history_instructions": 50_000,
@@ -76,7 +83,7 @@ def filled(filling: str, size: int) -> str:
 def message_cases() -> Iterator[Case]:
     """Every field of every message, in every filling; and structures where a scalar belongs."""
     for kind, fields in MESSAGES.items():
-        base = START if kind == "start" else {"type": kind}
+        base = _BASES.get(kind, {"type": kind})
         for field, bound in fields.items():
             for size in sizes(bound, 3 * MESSAGE_BYTES):
                 for filling in FILLINGS:
@@ -85,7 +92,7 @@ def message_cases() -> Iterator[Case]:
                 yield Case(kind, field, bound, {**base, field: value})
     exchanges = "User: a\nAssistant: b\n"
     for kind in ("start", "warm_history"):
-        base = START if kind == "start" else {"type": kind}
+        base = _BASES[kind]
         for count in (600, 601, 49_000):
             yield Case(kind, "history_text", count * len(exchanges), {**base, "history_text": exchanges * count})
         yield Case(kind, "history_text", 1_000_000, {**base, "history_text": "\n" * 1_000_000})

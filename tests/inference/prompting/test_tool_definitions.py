@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -145,3 +146,13 @@ def test_a_line_behind_the_examples_is_an_instruction() -> None:
     assert instructions == "Decide.\nAnswer with JSON only.\n\n"
     assert [(e.user, e.reply) for e in examples] == [("hi", "[]"), ("look", "[\n{}\n]")]
     assert split_examples(DEFAULT_TOOL_PROMPT)[0].endswith("answer [].\n\n")
+
+
+@pytest.mark.parametrize("piece", ["[1, ", "[1,", '{"a":', '["x", ', '{"name": "a", "parameters": ', "[" + " " * 60])
+def test_a_prompt_of_brackets_is_read_at_once(piece: str) -> None:
+    prompt = piece * (34_000 // len(piece))
+    began = time.process_time()
+    assert len(definitions(prompt)) <= 1
+    assert time.process_time() - began < 0.06
+    found = definitions('{"name": "look", "arguments": {"at": "sky"}} ' + prompt)
+    assert "look" in {tool.name for tool in found}
