@@ -10,7 +10,6 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from accounts.key_form import RIGHTS, ApiKeyForm, NewApiKeyForm
@@ -18,6 +17,7 @@ from accounts.key_pages import KeyPages
 from accounts.models import ApiKey
 from accounts.selectors import deletable_keys
 from accounts.services import delete_keys, issue_key, save_key
+from personas.searchable_admin import SearchableAdmin
 
 _STATES = {"active": "success", "expired": "warning", "revoked": "danger"}
 
@@ -45,7 +45,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(KeyPages, ModelAdmin):
+class ApiKeyAdmin(KeyPages, SearchableAdmin):
     """Keys that were used are revoked, not deleted, so that their usage stays explained. Django logs every change."""
 
     form = ApiKeyForm

@@ -6,15 +6,15 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from accounts.histogram import percentile
 from accounts.models import Usage
+from personas.searchable_admin import SearchableAdmin
 
 
 @admin.register(Usage)
-class UsageAdmin(ModelAdmin):
+class UsageAdmin(SearchableAdmin):
     """One row per bucket of time, key and persona."""
 
     list_display = (

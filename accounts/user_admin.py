@@ -5,15 +5,16 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from personas.searchable_admin import SearchableAdmin
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 @admin.register(User)
-class StaffAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]
+class StaffAdmin(UserAdmin, SearchableAdmin):  # type: ignore[type-arg]
     """Staff users and their rights."""
 
     form = UserChangeForm
@@ -22,5 +23,5 @@ class StaffAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Group)
-class StaffGroupAdmin(GroupAdmin, ModelAdmin):
+class StaffGroupAdmin(GroupAdmin, SearchableAdmin):
     """Rights that several staff users share."""

@@ -19,6 +19,7 @@ from personas.phrase_import_admin import PhraseImportAdmin
 from personas.phrase_rules import MAX_PHRASE_CHARS
 from personas.versioned_admin import button, download
 
+MAX_ROWS = 200  # of one form: those of a page and new ones
 PHRASES_PER_PAGE = 50  # rendering takes about 10 ms a row; Django refuses forms with more than 1,000 values
 
 
@@ -32,6 +33,10 @@ class PhraseInline(TabularInline):
     extra = 1
     per_page = PHRASES_PER_PAGE
     hide_title = True
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Bound the rows: a form names their number itself, and each takes milliseconds, rendered or not."""
+        return super().get_formset(request, obj, **{**kwargs, "max_num": MAX_ROWS, "absolute_max": MAX_ROWS})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Phrase]:
         phrases: QuerySet[Phrase] = super().get_queryset(request)

@@ -11,9 +11,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
-from unfold.admin import ModelAdmin
 
 from personas import tool_services
+from personas.searchable_admin import SearchableAdmin
 from personas.tool_files import MAX_HISTORY_CHARS, MAX_TEXT_CHARS, dump_csv, dump_jsonl
 from personas.tool_forms import ExampleImportForm, ToolExampleForm, ToolForm
 from personas.tool_models import Tool, ToolExample
@@ -66,7 +66,7 @@ class ToolAdmin(VersionedAdmin):
 
 
 @admin.register(ToolExample)
-class ToolExampleAdmin(ModelAdmin):
+class ToolExampleAdmin(SearchableAdmin):
     """Lines with the tool they want, or none: what the classifier is trained on."""
 
     form = ToolExampleForm

@@ -11,13 +11,14 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.admin import ModelAdmin
 from unfold.decorators import action
+
+from personas.searchable_admin import SearchableAdmin
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class VersionedAdmin(ModelAdmin):
+class VersionedAdmin(SearchableAdmin):
     """Rows with a version that grows by one with every saved change, announced once everything is stored."""
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

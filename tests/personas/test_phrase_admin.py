@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from personas import services
 from personas.models import Persona, PhraseList
-from personas.phrase_admin import PHRASES_PER_PAGE, PhraseInline
+from personas.phrase_admin import MAX_ROWS, PHRASES_PER_PAGE, PhraseInline
 from personas.phrase_rules import MAX_TOKEN_BIASES
 from personas.phrase_services import create_phrase_list, import_phrases
 from personas.selectors import catalogue_version, load_catalogue
@@ -215,3 +215,21 @@ def test_search_finds_the_list_that_holds_a_phrase(operator: Client, bans: Phras
     html = operator.get(LIST, {"q": "BANS"}).content.decode()
     assert ("Built-in bans" in html, at("change", bans) in html) == (True, True)
     assert operator.get(LIST, {"q": "\0 "}).status_code == 200
+
+
+def test_a_form_names_a_bounded_number_of_rows(operator: Client) -> None:
+    """Django makes and renders up to 2,000 rows for a number alone."""
+    fields = {"name": "bans", "phrases-TOTAL_FORMS": "9999", "phrases-INITIAL_FORMS": "0"}
+    page = operator.post(ADD, fields).content.decode()
+    assert f'name="phrases-{MAX_ROWS - 1}-text"' in page
+    assert f'name="phrases-{MAX_ROWS}-text"' not in page
+    assert MAX_ROWS > 2 * PHRASES_PER_PAGE
+
+
+@pytest.mark.parametrize(
+    "path", ["personas/persona", "personas/phraselist", "personas/tool", "personas/toolexample", "accounts/apikey",
+             "accounts/usage", "auth/user", "auth/group"],
+)  # fmt: skip
+def test_a_long_search_is_cut(operator: Client, path: str) -> None:
+    """Each word is a condition: three thousand of them are no query for SQLite, and 0.4 s for everybody."""
+    assert operator.get(f"/admin/{path}/", {"q": "a " * 3000}).status_code == 200

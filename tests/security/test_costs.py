@@ -123,7 +123,8 @@ async def test_many_warm_ups_overshoot_a_budget_by_one_at_most() -> None:
     async with lines(serving, caller, 10) as all_lines:
         message = {"type": "warm_history", "history_text": HISTORY}
         await asyncio.gather(*(line.ask(message) for line in all_lines))
-        assert sorted(line.frames[0]["type"] for line in all_lines) == ["error"] * 9 + ["warmed"]
+        answers = sorted(line.frames[0].get("error_code", "warmed") for line in all_lines)
+        assert answers == ["token_budget_exhausted"] * 9 + ["warmed"]
         assert len(chat.requests) == 1
     await serving.engines.aclose()
 

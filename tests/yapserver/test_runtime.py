@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from personas.services import save_persona, set_personas_enabled
 from tests.fakes.engine import FakeEngine, tiny_tokenizer
 from tests.fakes.socket import Socket, chat_application
 from yapserver.env import Environment
-from yapserver.runtime import ServerRuntime
+from yapserver.runtime import COLLECTIONS, ServerRuntime
 from yapserver.trial_tickets import mint
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -260,3 +261,9 @@ async def test_a_house_that_closes_lets_turns_end_and_stops_its_engines() -> Non
     await served.runtime.aclose()
     assert served.chat.stopped
     assert served.tool.stopped
+
+
+async def test_what_pages_of_the_admin_leave_is_collected_young(served: Served) -> None:
+    """A full collection stops every stream; the fuzzer (tests/security) measures the stalls."""
+    assert gc.get_threshold() == COLLECTIONS
+    assert gc.get_freeze_count() > 10_000

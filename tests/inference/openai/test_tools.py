@@ -188,6 +188,20 @@ async def test_a_schema_reaches_the_engine_and_phrases_are_cut_without_going_bac
         assert [json.loads(request.json_schema or "") for request in served.chat.requests] == [schema]
 
 
+async def test_a_schema_that_costs_too_much_does_not_reach_the_engine() -> None:
+    bomb = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^.{0,1000}$"}}}
+    async with surface(FakeEngine()) as served:
+        chat = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": bomb}}}
+        form = {"type": "json_schema", "name": "x", "schema": bomb}
+        for reply in (
+            await served.chat_completion(**chat),
+            await served.post("/v1/responses", {"model": "anna", "input": "hi", "text": {"format": form}}),
+        ):
+            assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_json_schema")
+            assert "pattern" in reply.json["error"]["message"]
+        assert not served.chat.requests
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_schema_that_the_engine_refuses_is_the_clients_error(stream: bool) -> None:
     def refusing(request: GenerationRequest) -> str:
