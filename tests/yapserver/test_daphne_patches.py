@@ -197,7 +197,7 @@ async def test_several_messages_are_one_write(timers: list[Timer]) -> None:
     reader.receive_data(written)
     assert [frame.data.decode() for frame in reader.events_received()] == texts  # type: ignore[union-attr]
     daphne.protocol.transport.producer.pauseProducing()
-    await daphne.send({"type": "websocket.send", "texts": ["x" * MAX_STALLED_BYTES, "y"]})
+    await daphne.send({"type": "websocket.send", "texts": ["x" * MAX_BUFFERED_BYTES, "y"]})
     assert daphne.protocol.transport.aborted
     assert len(daphne.protocol.transport.written) == 1
 
