@@ -65,6 +65,11 @@ def active(server: YapServer) -> int:
     return found
 
 
+def ended(server: YapServer) -> int:
+    """Count the replies that have ended."""
+    return server.log.read_text().count(" ended=")
+
+
 def buffers(server: YapServer) -> dict[str, int]:
     found: dict[str, int] = server.http(PATH)[1]
     return found
@@ -85,6 +90,7 @@ def server(start_fake: StartServer, request: pytest.FixtureRequest) -> YapServer
     return start_fake(
         SERVER=request.param,
         YAP_TEST_PROBE="1",
+        WS_MAX_MESSAGES_PER_WINDOW="0",
         MAX_CONCURRENT_CONNECTIONS=str(count),
         OPENAI_RECORDS="0",  # the endless reply's own text, hundreds of times a real reply's
         SESSION_KEEP_S="0",
@@ -96,10 +102,11 @@ def cut_off(server: YapServer, surfaces: list[str]) -> float:
     """Let clients ask and not read. Returns the seconds until all have lost their places."""
     with ExitStack() as stack:
         lines = [stack.enter_context(socket.socket()) for _ in surfaces]
-        began = time.monotonic()
+        began, before = time.monotonic(), ended(server)
         for line, surface in zip(lines, surfaces, strict=True):
             begin(line, server, surface)
-        until(lambda: active(server) == 0, 30)
+        until(lambda: ended(server) == before + len(lines), 40)
+        until(lambda: active(server) == 0, 5)
         took = time.monotonic() - began
         for line in lines:
             line.settimeout(5)
