@@ -48,10 +48,10 @@ from personas.snapshot import PhraseRule
 from yapserver.env import Environment
 from yapserver.stores import Stores
 
-COLLECTIONS = (10_000, 5, 100)
+COLLECTIONS = (5_000, 5, 200)
 """When the garbage collector runs (``gc.set_threshold``). A page of the admin leaves 100,000 objects in cycles. With
 Python's defaults they grow old while the page is made, and a full collection holds up every stream for 30 to 400 ms.
-Here they are collected young, 10,000 or 50,000 at a time, in 2 to 10 ms."""
+Here they are collected young, 5,000 or 25,000 at a time, in milliseconds."""
 
 logger = logging.getLogger("yap.runtime")
 
