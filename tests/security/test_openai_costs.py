@@ -73,6 +73,7 @@ async def test_messages_are_bounded_in_number() -> None:
         assert (reply.status, reply.json["error"]["code"]) == (400, "array_above_max_length")
 
 
+@pytest.mark.thorough
 def test_a_long_text_is_encoded_without_the_interpreters_lock() -> None:
     """In a thread, while the serving loop goes on. With the lock held, the gap is as long as the encoding."""
     encoder = TextEncoder(real_tokenizer("qwen3"))
