@@ -318,6 +318,8 @@ export class Yap {
       socket.onopen = () => this.#opened();
       socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
       socket.onclose = ({ code, wasClean }) => this.#lost(code, wasClean);
+      // Node 20 tells a failed handshake by `error` alone; elsewhere `close` has come before the timer.
+      socket.onerror = () => setTimeout(() => this.#socket === socket && !this.#isOpen && this.#giveUp(socket));
       this.#socket = socket;
     } catch (error) {
       this.#retry({ error_code: "connection_lost", message: String(error) });
@@ -383,12 +385,15 @@ export class Yap {
     const asked = Date.now();
     this.#send({ type: "ping" });
     setTimeout(() => {
-      if (this.#socket !== socket || this.#heardAt >= asked) return;
-      socket.onmessage = socket.onclose = null; // the close of a dead connection may take a minute
-      socket.close();
-      this.#lost(1006, false);
+      if (this.#socket === socket && this.#heardAt < asked) this.#giveUp(socket);
     }, PONG_MS);
   };
+
+  #giveUp(socket) {
+    socket.onmessage = socket.onclose = null; // the close of a dead connection may take a minute
+    socket.close();
+    this.#lost(1006, false);
+  }
 }
 
 function ownAddress() {
