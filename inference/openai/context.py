@@ -66,6 +66,8 @@ class OpenAIContext:
             ProtocolError: ``authentication_failed``, ``server_not_ready`` or ``server_draining``.
         """
         caller = await self.callers.find(key, address)
+        if caller.operator_id is not None:  # a "Try it" ticket opens WebSockets of /ws alone
+            raise ProtocolError(ErrorCode.AUTHENTICATION_FAILED, "a ticket is no API key")
         check_ready(self.serving)
         return caller
 

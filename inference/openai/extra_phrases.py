@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import replace
 
+from inference.engines.base import Engine
+from inference.openai.sampling import RequestSampling, known_tokens
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.compiled import CompiledPhrases, PhraseStore
 from personas.snapshot import PhraseRule
@@ -21,16 +22,17 @@ class ExtraPhrases:
         self._compiled: OrderedDict[tuple[str, ...], tuple[PhraseStore, CompiledPhrases]] = OrderedDict()
 
     async def added(
-        self, base: CompiledPhrases, store: PhraseStore, texts: tuple[str, ...], bias: Mapping[int, float]
+        self, base: CompiledPhrases, store: PhraseStore, sampling: RequestSampling, engine: Engine | None
     ) -> CompiledPhrases:
         """Return phrases in force together with those of a request.
 
         Args:
             base: the phrases of the persona and of the global lists.
             store: compiles for the tokenizer in use.
-            texts: the request's banned phrases, in any letter case.
-            bias: the request's token biases; the operators' win.
+            sampling: the request's banned phrases, in any letter case, and its token biases; the operators' win.
+            engine: writes the reply.
         """
+        texts, bias = sampling.banned, known_tokens(sampling.logit_bias, engine)
         if bias:
             base = replace(base, logit_bias={**bias, **base.logit_bias})
         if not texts:

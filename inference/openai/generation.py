@@ -194,9 +194,7 @@ class Generation:
             await conversation.replace(self._exchanges)
             utterance, prefill_ids = await encode_end(encoder, conversation, persona, ask)
             self._prefill = ask.prompt.prefill or "", prefill_ids
-        phrases = await context.phrases.added(
-            persona.phrases, serving.resolver.phrases, ask.sampling.banned, ask.sampling.logit_bias
-        )
+        phrases = await context.phrases.added(persona.phrases, serving.resolver.phrases, ask.sampling, engines.chat)
         self._automaton = phrases.automaton
         plan = TurnPlanner(serving, self.connection, self.cache_salt).plan(
             1,

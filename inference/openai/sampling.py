@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.engines.base import Engine
 from inference.engines.sampling import INTEGER_KEYS, SAMPLING_KEYS, SamplingRules
 from inference.openai.errors import invalid
 
@@ -119,3 +120,11 @@ def _biases(value: Any) -> dict[int, float]:
         if str(token).isdecimal() and len(str(token)) <= 7 and isinstance(bias, int | float) and math.isfinite(bias):
             found[int(token)] = min(max(float(bias), -MAX_BIAS), MAX_BIAS)
     return found
+
+
+def known_tokens(biases: Mapping[int, float], engine: Engine | None) -> Mapping[int, float]:
+    """Return the biases of tokens that an engine's vocabulary has: engines fail a request with another one."""
+    if not biases or engine is None:
+        return biases
+    most = len(engine.tokenizer)
+    return {token: bias for token, bias in biases.items() if token < most}

@@ -146,7 +146,7 @@ async def test_the_servers_numbers_are_for_keys_with_the_right(start_fake: Start
         if code_ == 200:
             assert ("turns_running" in body) == (key != plain)
             assert not re.search(r"/(home|work|srv|root|tmp)/", str(body))
-    for path in ("/api/v1/usage/", "/api/v1/personas/"):
+    for path in ("/api/v1/usage/", "/api/v1/personas/", "/v1/models"):
         assert running.http(path, key=ticket)[0] == 401
     async with client(running.ws_url, ticket) as line:
         assert (await line.ask("ping"))["type"] == "pong"

@@ -187,3 +187,11 @@ async def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFi
         assert (await served.get("/v1/a\n2026-01-01 INFO forged" + "x" * 5000)).status == 404
     assert "\\n2026-01-01 INFO forged" in caplog.text
     assert all(len(record.getMessage()) < 300 for record in caplog.records if record.name == "yap.openai")
+
+
+async def test_a_try_it_ticket_is_no_key() -> None:
+    async with surface(caller=replace(UNLIMITED, key_id=None, operator_id=1)) as served:
+        for path in ("/v1/models", "/v1/model"):
+            assert (await served.get(path)).status == 401
+        assert (await served.post("/v1/token/encode", {"text": "a"})).status == 401
+        assert (await served.chat_completion()).json["error"]["code"] == "invalid_api_key"

@@ -188,6 +188,13 @@ async def test_a_schema_reaches_the_engine_and_phrases_are_cut_without_going_bac
         assert [json.loads(request.json_schema or "") for request in served.chat.requests] == [schema]
 
 
+async def test_biases_of_tokens_that_there_are_not_are_left_out() -> None:
+    """vLLM refuses such a request: it was a 500 and a traceback in the log, as often as a client liked."""
+    async with surface(FakeEngine()) as served:
+        assert (await served.chat_completion(logit_bias={"3": 1, "9999999": 1})).status == 200
+        assert dict(served.chat.requests[0].logit_bias) == {3: 1.0}
+
+
 async def test_a_schema_that_costs_too_much_does_not_reach_the_engine() -> None:
     bomb = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^.{0,1000}$"}}}
     async with surface(FakeEngine()) as served:
