@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,21 @@ def all_cores() -> Iterator[Callable[[], None]]:
     Call the function before each engine is started: an OpenMP runtime may bind the calling thread again.
     """
     own = os.sched_getaffinity(0)
+
     yield lambda: _set_affinity(_CORES)
     _set_affinity(own)
 
 
 def _set_affinity(cores: set[int]) -> None:
-    """Set the cores of every thread of this process; a new thread inherits those of the thread that starts it."""
+    """Set the cores of every thread of this process, and make the next engine look at them.
+
+    A new thread inherits the cores of the thread that starts it.
+    """
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):  # a thread may end meanwhile
             os.sched_setaffinity(int(thread), cores)
+    if (engines := sys.modules.get("inference.engines.vllm_engine")) is not None:
+        engines.this_device.cache_clear()  # an engine has probed the machine
 
 
 @pytest.hookimpl(wrapper=True)
