@@ -14,22 +14,22 @@ Build = Callable[[int], Any]
 
 
 def text(filling: str = "x") -> Build:
-    """Builds a text of so many characters."""
+    """Return a builder: size in characters → text."""
     return lambda size: filled(filling, size)
 
 
 def times(item: Any) -> Build:
-    """Builds a list of so many equal items."""
+    """Return a builder: count → list of equal items."""
     return lambda count: [item] * count
 
 
 def message(content: Build, **more: Any) -> Build:
-    """Builds messages whose last one has this content."""
+    """Return a builder: size → messages whose last one has this content."""
     return lambda size: [{"role": "user", **more, "content": content(size)}]
 
 
 def schema(properties: Build, **more: Any) -> Build:
-    """Builds a response format."""
+    """Return a builder: size → response format with these properties."""
     return lambda size: {
         "type": "json_schema",
         "json_schema": {"name": "x", "schema": {"type": "object", "properties": properties(size), **more}},
@@ -37,24 +37,24 @@ def schema(properties: Build, **more: Any) -> Build:
 
 
 def tools(**fields: Build) -> Build:
-    """Builds one tool with these fields of its function."""
+    """Return a builder: size → one tool with these fields of its function."""
     return lambda size: [
         {"type": "function", "function": {"name": "look", **{name: build(size) for name, build in fields.items()}}}
     ]
 
 
 def keys(value: Any) -> Build:
-    """Builds an object of so many keys."""
+    """Return a builder: count → object with this number of keys."""
     return lambda count: {f"k{number}": value for number in range(count)}
 
 
 def numbered(text_of: str = "{}", size: int = 40) -> Build:
-    """Builds a list of so many different texts."""
+    """Return a builder: count → list of different texts."""
     return lambda count: [text_of.format(number).ljust(size, "y") for number in range(count)]
 
 
 def nested(count: int) -> Any:
-    """Lists in lists; JSON parsers take about a thousand."""
+    """Return a schema of lists in lists, at most 250 deep; JSON parsers take about a thousand levels."""
     found: Any = {"type": "string"}
     for _ in range(min(count, 250)):
         found = {"type": "array", "items": found}
@@ -62,7 +62,7 @@ def nested(count: int) -> Any:
 
 
 def referring(count: int) -> Any:
-    """A definition that is used so many times."""
+    """Return a schema with one long definition and ``count`` references to that definition."""
     used = {f"p{number}": {"$ref": "#/$defs/a"} for number in range(count)}
     return {"type": "object", "$defs": {"a": {"type": "string", "description": "x" * 400_000}}, "properties": used}
 
