@@ -21,6 +21,8 @@ _SAMPLING: dict[str, Any] = {
     "max_tokens": _COUNT,
     "stop": _TEXTS,
     "banned_strings": {"type": "array", "items": _TEXT, "maxItems": 64},
+    "bad_words": {"type": "array", "items": _TEXT, "maxItems": 64},
+    "user_identity": {"type": "string", "maxLength": 64},
     "logit_bias": _OBJECT,
     **dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "repetition_penalty"), _NUMBER),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), _NUMBER),
@@ -43,7 +45,9 @@ _STATUSES = {
     "400": "The request can never succeed.",
     "401": "The key is absent, unknown, revoked or expired.",
     "404": "The key has no such model.",
+    "413": "The body is larger than 1 MiB.",
     "429": "A limit of the key is reached; `Retry-After` holds seconds.",
+    "500": "An internal error; the message holds a reference to the log.",
     "503": "The server is full, not ready or stopping; `Retry-After` holds seconds.",
 }
 
@@ -68,6 +72,7 @@ def paths() -> dict[str, Any]:
     chat = {
         **_SAMPLING,
         "messages": {"type": "array", "items": _OBJECT},
+        "max_completion_tokens": _COUNT,
         "tools": {"type": "array", "items": _OBJECT, "maxItems": 64},
         "tool_choice": {},
         "response_format": _OBJECT,
@@ -78,7 +83,11 @@ def paths() -> dict[str, Any]:
         "instructions": _TEXT,
         "previous_response_id": _TEXT,
         "store": _FLAG,
+        "generate": {**_FLAG, "description": "False computes the prompt into the prefix cache."},
+        "metadata": _OBJECT,
+        "text": {"type": "object", "properties": {"format": _OBJECT}},
         "tools": {"type": "array", "items": _OBJECT, "maxItems": 64},
+        "tool_choice": {},
         "max_output_tokens": _COUNT,
     }
     return {
@@ -93,8 +102,10 @@ def paths() -> dict[str, Any]:
             "post": _operation("chat_completions", "One reply, streamed or whole.", chat, ["messages"], streams=True)
         },
         "/v1/responses": {
-            "post": _operation("responses", "One response, streamed or whole.", responses, ["input"], streams=True)
+            "get": _socket("responses_socket", []),
+            "post": _operation("responses", "One response, streamed or whole.", responses, streams=True),
         },
+        "/v1": {"get": _socket("socket", [{"name": "model", "in": "query", "schema": _TEXT}])},
         "/v1/completions": {
             "post": _operation(
                 "completions", "A text continued.", {**_SAMPLING, "prompt": _TEXT}, ["prompt"], streams=True
@@ -106,6 +117,14 @@ def paths() -> dict[str, Any]:
         "/v1/model": {"get": _operation("model_show_default", "The model that answers by default.")},
         "/v1/model/list": {"get": _operation("model_list", "The same as `/v1/models`.")},
     }
+
+
+def _socket(name: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the operation of a handshake: OpenAPI has no WebSockets."""
+    operation = _operation(name, "The Responses WebSocket: a handshake with `Upgrade: websocket`.")
+    refused = {status: operation["responses"][status] for status in ("401", "429", "503")}
+    opened = {"description": "The WebSocket is open: send `response.create` and `response.cancel`."}
+    return {**operation, "parameters": parameters, "responses": {"101": opened, **refused}}
 
 
 def _operation(
@@ -132,6 +151,8 @@ def _operation(
         },
     }
     if fields is not None:
-        schema = {"type": "object", "properties": fields, "required": required or [], "additionalProperties": True}
+        schema = {"type": "object", "properties": fields, "additionalProperties": True}
+        if required:
+            schema["required"] = required
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation

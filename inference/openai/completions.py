@@ -24,6 +24,7 @@ from inference.openai.requests import Ask
 from inference.openai.sampling import read_sampling
 from inference.openai.sse import Exchange
 from inference.openai.text_answer import answer_text
+from inference.protocol.decoder import user_identity_of
 
 
 class CompletionStream(EventStream):
@@ -82,6 +83,7 @@ def decode_completion(fields: Mapping[str, Any], rules: SamplingRules, *, raw: b
 
     Raises:
         OpenAIError: the prompt is absent or no single text.
+        ProtocolError: ``invalid_user_identity``.
     """
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
@@ -90,7 +92,8 @@ def decode_completion(fields: Mapping[str, Any], rules: SamplingRules, *, raw: b
         raise invalid("prompt is required", "prompt", "missing_required_parameter")
     if not isinstance(prompt, str) or not prompt:
         raise invalid("prompt must be one text", "prompt")
-    return Ask(Prompt(None, (), prompt), read_sampling(fields, rules), raw=raw)
+    name = user_identity_of(fields.get("user_identity"))
+    return Ask(Prompt(None, (), prompt), read_sampling(fields, rules), raw=raw, user_name=name)
 
 
 async def completions(context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]) -> None:
@@ -108,7 +111,9 @@ async def completions(context: OpenAIContext, exchange: Exchange, caller: Caller
         EngineDead: the chat engine is being replaced.
     """
     await context.admit(caller)
-    model = context.models.choose(fields.get("model"), caller)
+    # SillyTavern's generic and TabbyAPI types send no model unless its user has chosen one.
+    name = fields.get("model") or None
+    model = (None if name else context.models.unnamed(caller)) or context.models.choose(name, caller)
     ask = decode_completion(fields, context.serving.sampling, raw=model.persona is None)
     options = fields.get("stream_options")
     usage = isinstance(options, dict) and options.get("include_usage") is True

@@ -83,6 +83,8 @@ def from_protocol_error(error: ProtocolError) -> OpenAIError:
             return context_length_exceeded("the system text is longer than this server allows")
         case ErrorCode.TOOL_PROMPT_TOO_LONG:
             return OpenAIError(400, error.code, "the tools are longer than this server allows", param="tools")
+        case ErrorCode.INVALID_USER_IDENTITY:
+            return OpenAIError(400, error.code, message, param="user_identity")
         case ErrorCode.MESSAGE_RATE_LIMITED:
             return OpenAIError(429, "rate_limit_exceeded", message, kind=RATE_LIMIT, retry_after_s=retry_s)
         case ErrorCode.TOKEN_BUDGET_EXHAUSTED:

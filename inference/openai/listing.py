@@ -10,7 +10,6 @@ import orjson
 
 from accounts.callers import Caller
 from inference.openai.context import OpenAIContext
-from inference.openai.errors import OpenAIError
 from inference.openai.sse import Exchange
 
 
@@ -29,7 +28,5 @@ async def show_model(context: OpenAIContext, exchange: Exchange, caller: Caller,
     name = unquote(exchange.path.removeprefix("/v1/models/"))
     model = context.models.find(name, caller)
     if model is None:
-        raise OpenAIError(
-            404, "model_not_found", f"the model {name[:256]!r} does not exist for this key", param="model"
-        )
+        raise context.models.unknown(name, caller)
     await exchange.answer(200, orjson.dumps(context.models.describe(model)))

@@ -68,12 +68,22 @@ class Models:
         found = self.find(name or "", caller) or self.find(self._default, caller)
         if found is not None:
             return found
-        names = [model.id for model in self.of(caller)]
-        shown = ", ".join(names[:MAX_NAMES_IN_ERROR]) + (", …" if len(names) > MAX_NAMES_IN_ERROR else "")
         if not name:
-            raise invalid(f"model is required; there are: {shown}", "model", "missing_required_parameter")
-        message = f"the model {name!r} does not exist for this key; there are: {shown or 'none'}"
-        raise OpenAIError(404, "model_not_found", message, param="model")
+            raise invalid(f"model is required; there are: {self._names(caller)}", "model", "missing_required_parameter")
+        raise self.unknown(name, caller)
+
+    def unnamed(self, caller: Caller) -> Model | None:
+        """Return the model of clients that name none, such as TabbyAPI's: the default persona, else the first model.
+
+        Returns:
+            None where the key may use no model.
+        """
+        return self.find(self._default, caller) or next(iter(self.of(caller)), None)
+
+    def unknown(self, name: str, caller: Caller) -> OpenAIError:
+        """Return the error of a name that the key has no model for; the message lists the key's models."""
+        message = f"the model {name[:MAX_MODEL_CHARS]!r} does not exist for this key; there are: {self._names(caller)}"
+        return OpenAIError(404, "model_not_found", message, param="model")
 
     def find(self, name: str, caller: Caller) -> Model | None:
         """Return the model with this name, or None."""
@@ -96,6 +106,11 @@ class Models:
             "context_length": length,
             "max_model_len": length,
         }
+
+    def _names(self, caller: Caller) -> str:
+        names = [model.id for model in self.of(caller)]
+        shown = ", ".join(names[:MAX_NAMES_IN_ERROR]) + (", …" if len(names) > MAX_NAMES_IN_ERROR else "")
+        return shown or "none"
 
     def _bare_name(self) -> str:
         """Return the chat model's name without its folder or owner; empty while there is no chat engine."""

@@ -58,17 +58,27 @@ def decode_tools(fields: Mapping[str, Any]) -> RequestTools | None:
     found = [tool for tool in read if tool is not None]
     required = choice == "required"
     if isinstance(choice, dict):
-        inner = _inner(choice, "function")
-        if (name := inner.get("name")) is not None:
-            found, required = [tool for tool in found if tool.name == name], True
+        names, required = _chosen(choice)
+        if names is not None:
+            found = [tool for tool in found if tool.name in names]
             if not found:
                 raise invalid("tool_choice names a tool that is not in tools", "tool_choice")
-        else:
-            required = choice.get("mode") == "required"
     if not found:
         return None
     definitions = [defined_tool(tool.name, orjson.loads(tool.parameters or "{}"), tool.description) for tool in found]
     return RequestTools(prompt_of_tools(found), grammar(definitions, max_calls=1), required)
+
+
+def _chosen(choice: Mapping[str, Any]) -> tuple[set[str] | None, bool]:
+    """Return the names that an object in ``tool_choice`` allows (None: all), and whether a call is required."""
+    name = _inner(choice, "function").get("name")
+    if name is not None:
+        return {str(name)}, True
+    allowed = _inner(choice, "allowed_tools")
+    required, tools = allowed.get("mode") == "required", allowed.get("tools")
+    if not isinstance(tools, list):
+        return None, required
+    return {str(_inner(tool, "function").get("name")) for tool in tools if isinstance(tool, dict)}, required
 
 
 def forbids_calls(fields: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from inference.engines.sampling import SamplingRules
 from inference.openai.messages import Prompt, decode_messages, prompt_of
 from inference.openai.request_tools import RequestTools, decode_tools, forbids_calls, json_schema_of
 from inference.openai.sampling import RequestSampling, read_sampling
+from inference.protocol.decoder import user_identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def decode_chat(fields: Mapping[str, Any], rules: SamplingRules) -> ChatCompleti
 
     Raises:
         OpenAIError: a field that can never be used.
+        ProtocolError: the same, of a field that ``/ws`` has too.
     """
     options = fields.get("stream_options")
     messages = decode_messages(fields.get("messages"))
@@ -74,6 +76,7 @@ def decode_chat(fields: Mapping[str, Any], rules: SamplingRules) -> ChatCompleti
         decode_tools(fields),
         may_call=not forbids_calls(fields) and messages[-1].role != "tool",
         json_schema=json_schema_of(fields.get("response_format")),
+        user_name=user_identity_of(fields.get("user_identity")),
     )
     return ChatCompletionRequest(
         ask,

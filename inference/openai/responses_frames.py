@@ -161,7 +161,16 @@ class ResponseFrames:
         return self._close_message("completed")
 
     def error(self, code: str, message: str, **details: Any) -> str:
-        """Note why the turn failed; :meth:`done` follows and says so."""
+        """Note why the turn failed; :meth:`done` follows and says so.
+
+        Returns:
+            The events that close the message. Behind the last event of a response that the server ended: ``error`` over
+            HTTP, and nothing over a WebSocket, which says itself why it closes.
+        """
+        if self.ended is not None:
+            self.failure = error_of(code, message, details)
+            fields = {name: value for name, value in self.failure.fields().items() if name != "type"}
+            return self._event("error", fields) if self._form.named else ""
         if code == ErrorCode.GENERATION_TIMEOUT and self._pieces:
             return self._close_message("completed")
         self.failure = error_of(code, message, details)

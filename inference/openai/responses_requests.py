@@ -19,6 +19,7 @@ from inference.openai.request_tools import decode_tools, forbids_calls, json_sch
 from inference.openai.requests import Ask
 from inference.openai.sampling import read_sampling
 from inference.prompting.history import ExchangeText
+from inference.protocol.decoder import user_identity_of
 
 MAX_ITEMS = 4_000
 MAX_STREAM_ID_CHARS = 256
@@ -79,6 +80,7 @@ class ResponsesRequest:
 
         Raises:
             OpenAIError: a field that can never be used.
+            ProtocolError: the same, of a field that ``/ws`` has too.
         """
         body, text = self.body, self.body.get("text")
         form = text.get("format") if isinstance(text, dict) else None
@@ -89,6 +91,7 @@ class ResponsesRequest:
             decode_tools(body),
             may_call=not forbids_calls(body) and not answers_result,
             json_schema=json_schema_of(form),
+            user_name=user_identity_of(body.get("user_identity")),
         )
 
 

@@ -91,7 +91,7 @@ class ActiveResponse:
                 return
             await generation.run(frames, frames.ack)
             if frames.ended is None:  # ended by a revocation or a drain before its turn began
-                await self._send(frames.done(cancelled=True))
+                await self._send(frames.done(cancelled=frames.failure is None))
 
     async def stop(self, reason: StopReason) -> None:
         """End the response; its last event says so. A response that has not begun ends as soon as it has."""

@@ -19,13 +19,12 @@ from inference.turn_admission import require_chat_engine
 async def show_default_model(
     context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]
 ) -> None:
-    """``GET /v1/model``: the model that answers where a client names none, or the first one.
+    """``GET /v1/model``: the model that answers ``/v1/completions`` where a client names none.
 
     Raises:
         OpenAIError: the key may use no model.
     """
-    models = context.models.of(caller)
-    model = context.models.find(context.default_model, caller) or next(iter(models), None)
+    model = context.models.unnamed(caller)
     if model is None:
         raise OpenAIError(404, "model_not_found", "there is no model for this key", param="model")
     shown = context.models.describe(model)

@@ -183,7 +183,7 @@ class Decoder:
             tool_prompt=tool_prompt,
             sampling=sampling,
             heard=_heard(fields),
-            user_identity=_user_identity(fields.get("user_identity")),
+            user_identity=user_identity_of(fields.get("user_identity")),
         )
 
     def _resume(self, fields: Mapping[str, Any], request_id: str | None) -> Resume:
@@ -262,7 +262,12 @@ def _characters(fields: Mapping[str, Any], name: str) -> Heard | None:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"{name}_unit must be one of {allowed}") from None
 
 
-def _user_identity(value: Any) -> str | None:
+def user_identity_of(value: Any) -> str | None:
+    """Return the user's name of a message's ``user_identity``; None where there is none.
+
+    Raises:
+        ProtocolError: ``invalid_user_identity``.
+    """
     if value is None:
         return None
     name = value.strip() if isinstance(value, str) else value

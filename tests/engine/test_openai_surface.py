@@ -84,6 +84,40 @@ def test_calls_schemas_and_refused_schemas(demo_server: YapServer) -> None:
     assert refused.value.code == "invalid_json_schema"
 
 
+def test_a_persona_that_says_so_is_decided_about_without_tools(demo_server: YapServer) -> None:
+    """The real tool engine, asked about the persona's own tools: a yes, the reply to its result, and a no."""
+    code = (
+        "from personas.models import Persona; from personas.services import save_persona\n"
+        "looker = Persona.objects.get(slug='mia'); looker.pk = None; looker.openai_tool_decision = True\n"
+        "looker.slug, looker.name, looker.personality = 'looker', 'Looker', 'looking'; save_persona(looker)"
+    )
+    demo_server.manage("shell", "-v", "0", "-c", code)
+    client = openai.OpenAI(base_url=f"{demo_server.origin}/v1", api_key=demo_server.api_key, max_retries=0, timeout=60)
+    began = time.monotonic()
+    while "looker" not in {model.id for model in client.models.list()}:
+        assert time.monotonic() - began < 10
+        time.sleep(0.05)
+
+    def ask(*messages: Any, model: str = "looker") -> Any:
+        return client.chat.completions.create(model=model, messages=messages, max_tokens=SHORT).choices[0]
+
+    look = user("Can you see what is on my screen?")
+    yes = ask(look)
+    (call,) = yes.message.tool_calls
+    assert (yes.finish_reason, call.function.name, call.function.arguments) == ("tool_calls", "take_screenshot", "{}")
+    assert not yes.message.content
+    result = {"role": "tool", "tool_call_id": call.id, "content": "A red bicycle."}
+    for words in (
+        ask(look, yes.message.model_dump(exclude_none=True), result),
+        ask(user("I like pizza.")),
+        ask(look, model="mia"),  # whose persona does not say so
+    ):
+        assert words.message.content
+        assert not words.message.tool_calls
+    answer = client.responses.create(model="looker", input=look["content"])
+    assert [item.type for item in answer.output] == ["function_call"]
+
+
 def test_a_stream_that_is_closed_frees_its_slot(demo_server: YapServer) -> None:
     stream = sdk(demo_server).create(model="mia", messages=[user("Tell me a long story.")], stream=True)
     next(iter(stream))

@@ -96,3 +96,21 @@ def test_text_completion(tavern: SillyTavern, demo_server: YapServer, kind: str)
         assert not set("ae") & set(text.lower())
     events = tavern.stream("text-completions/generate", asked | {"stream": True})
     assert "".join(choice["text"] for event in events for choice in event["choices"]).strip()
+
+
+@pytest.mark.parametrize("kind", ["generic", "vllm", "tabby"])
+def test_a_text_type_connects_with_an_address_and_a_key(tavern: SillyTavern, demo_server: YapServer, kind: str) -> None:
+    """The page sends no model, unless its user chooses one; of vLLM's list it chooses the first."""
+    server = {"api_type": kind, "api_server": demo_server.origin}
+    status = tavern.post("text-completions/status", server)
+    models = [model["id"] for model in status["data"]]
+    assert {"mia", "nova", "theo"} <= set(models)
+    assert status["result"] == models[0]
+    asked = {name: value for name, value in TEXT.items() if name != "model"} | server
+    if kind == "vllm":
+        asked |= {"model": models[0]}
+    assert tavern.post("text-completions/generate", asked)["choices"][0]["text"].strip()
+    if kind == "tabby":
+        text = {"text": "Hello there!", "url": demo_server.origin, "api_type": kind}
+        counted = tavern.http.post("/api/tokenizers/remote/textgenerationwebui/encode", json=text).json()
+        assert counted["count"] == len(counted["ids"]) > 0

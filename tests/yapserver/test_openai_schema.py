@@ -9,6 +9,7 @@ from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
+from inference.openai.responses_socket import PATHS as RESPONSES_PATHS
 from inference.openai.surface import ROUTES
 
 
@@ -24,6 +25,8 @@ def test_every_route_of_the_surface_is_in_the_schema() -> None:
         operation = found["paths"][path][method.lower()]
         assert operation["responses"]["401"]["content"]["application/json"]["schema"]["$ref"].endswith("/OpenAIError")
     assert "/v1/models/{id}" in found["paths"]
+    for path in {path.rstrip("/") for path in RESPONSES_PATHS}:
+        assert set(found["paths"][path]["get"]["responses"]) == {"101", "401", "429", "503"}
     assert set(found["components"]["securitySchemes"]) >= {"header", "bearer"}
 
 

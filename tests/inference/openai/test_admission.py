@@ -40,7 +40,9 @@ async def test_models_are_the_keys_personas_and_the_bare_model() -> None:
 async def test_one_model() -> None:
     async with surface() as served:
         assert (await served.get("/v1/models/anna")).json["id"] == "anna"
-        assert error(await served.get("/v1/models/nina")) == (404, "invalid_request_error", "model_not_found")
+        unknown = await served.get("/v1/models/nina")
+        assert error(unknown) == (404, "invalid_request_error", "model_not_found")
+        assert "there are: anna, max" in unknown.json["error"]["message"]
         head = await served.get("/v1/models/anna")
         bare = await served.begin("/v1/models/anna", method="HEAD").end()
         assert (bare.status, bare.body) == (200, b"")

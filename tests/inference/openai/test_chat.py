@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine
-from tests.fakes.serving import UNLIMITED, catalogue
+from tests.fakes.serving import ANNA, UNLIMITED, catalogue
 from tests.inference.openai.exchange import HI, SAID, Reply, surface
 from tests.inference.session_lines import held, let_go, text_of
 
@@ -91,6 +91,20 @@ async def test_the_prompt_holds_persona_system_text_history_and_the_last_message
         assert "one\n[image]" in prompt
         assert "Now be short.\nthree" in prompt
         assert prompt.index("one") < prompt.index("two") < prompt.index("three")
+
+
+async def test_a_field_of_its_own_names_the_user() -> None:
+    named = replace(ANNA, chat_prompt="You are Anna. You speak with {{user}}.")
+    async with surface(catalogue=catalogue(named)) as served:
+        posts: dict[str, dict[str, Any]] = {
+            "chat/completions": {"messages": HI}, "responses": {"input": "hi"}, "completions": {"prompt": "hi"}
+        }  # fmt: skip
+        for path, fields in posts.items():
+            asked: dict[str, Any] = {"model": "anna", "user": "user-4711", "user_identity": " Sam ", **fields}
+            assert (await served.post(f"/v1/{path}", asked)).status == 200
+            assert "You speak with Sam." in text_of(served.chat.requests[-1])
+            refused = await served.post(f"/v1/{path}", {**asked, "user_identity": "x" * 65})
+            assert (refused.status, refused.json["error"]["param"]) == (400, "user_identity")
 
 
 async def test_a_key_without_its_own_prompt_cannot_add_system_text() -> None:

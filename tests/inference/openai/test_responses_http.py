@@ -65,6 +65,27 @@ async def test_an_error_before_the_answer_has_a_status_and_one_after_it_an_event
         assert types(read(answer.body.decode(), SSE_EVENTS))[-1] == "failed"
 
 
+async def test_why_the_server_ended_a_response_is_its_last_event() -> None:
+    for stream in (True, False):
+        chat = held(2)
+        async with surface(chat) as parts:
+            request = parts.begin("/v1/responses", {"model": "anna", "input": "hi", "stream": stream})
+            await chat.wait_for_requests(1)
+            if stream:
+                await request.until(lambda reply: b"delta" in reply.body)
+            for live in parts.context.registry:
+                await live.revoke()
+            answer = await request.end()
+            await parts.all_free()
+        if not stream:
+            assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")
+            continue
+        events = read(answer.body.decode(), SSE_EVENTS)
+        assert types(events)[-2:] == ["incomplete", "error"]
+        assert events[-1]["code"] == "invalid_api_key"
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
 async def test_a_response_that_fails_before_its_answer_is_an_error() -> None:
     async with surface(held(0), policy=SessionPolicy(turn=TurnPolicy(reply_timeout_s=0.05))) as parts:
         answer = await post(parts)

@@ -17,7 +17,7 @@ from inference.prompting.json_schemas import SchemaBudget
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import UNLIMITED, catalogue
-from tests.inference.openai.exchange import HI, SAID, surface
+from tests.inference.openai.exchange import HI, KEY, SAID, surface
 from tests.inference.session_lines import held, text_of
 
 WEATHER = {
@@ -125,6 +125,24 @@ async def test_a_key_without_its_own_tool_prompt_has_no_tools() -> None:
     async with surface(None, tool_engine(), caller=replace(UNLIMITED, own_tool_prompt=False)) as served:
         reply = await served.chat_completion(tools=[WEATHER])
         assert reply.json["choices"][0]["message"]["content"] == SAID
+
+
+LIGHT = {"type": "function", "function": {"name": "light"}}
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_allowed_tools_are_asked_about_alone(nested: bool) -> None:
+    """The form of chat completions, and that of responses."""
+    tools = [WEATHER, LIGHT] if nested else [{"type": "function", **tool["function"]} for tool in (WEATHER, LIGHT)]  # type: ignore[dict-item]
+    named = LIGHT if nested else {"type": "function", "name": "light"}
+    for mode in ("auto", "required"):
+        allowed = {"mode": mode, "tools": [named]}
+        choice = {"type": "allowed_tools", **({"allowed_tools": allowed} if nested else allowed)}
+        found = decode_tools({"tools": tools, "tool_choice": choice})
+        assert found is not None
+        assert "light" in found.prompt
+        assert "get_weather" not in found.prompt
+        assert found.required == (mode == "required")
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
@@ -256,6 +274,18 @@ async def test_a_persona_takes_the_prompt_as_plain_text() -> None:
         start = served.chat.tokenizer.convert_tokens_to_ids("<|im_start|>")
         assert prompt.count(start) == 3  # system, user, assistant: none of the client's
         assert "You are Anna" in text_of(served.chat.requests[0])
+
+
+@pytest.mark.parametrize(("default", "name"), [("", "anna"), ("max", "max")])
+async def test_without_a_model_the_one_answers_that_tabbys_endpoint_shows(default: str, name: str) -> None:
+    async with surface(default_model=default) as served:
+        assert (await served.get("/v1/model")).json["id"] == name
+        for fields in ({}, {"model": None}, {"model": ""}):
+            assert (await served.post("/v1/completions", {"prompt": "hi", **fields})).json["model"] == name
+        served.callers[KEY] = replace(UNLIMITED, personas=frozenset(), own_chat_prompt=False)
+        served.context.callers._known.clear()
+        assert (await served.get("/v1/model")).status == 404
+        assert (await served.post("/v1/completions", {"prompt": "hi"})).status in (400, 404)
 
 
 async def test_a_key_without_its_own_prompt_has_no_bare_model() -> None:
