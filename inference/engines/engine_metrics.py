@@ -7,6 +7,11 @@ import logging
 from functools import partial
 from typing import Any
 
+from inference.engines.step_statistics import Steps, StepSums, only_decodes
+
+LATEST_S = 0.5
+"""Longest time that statistics of decoding steps wait to be written, seconds."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,6 +58,19 @@ class EngineMetrics:
         }
 
 
+class _TokensOfSteps:
+    """One engine's histogram of the tokens of a step: gets the steps of a sum one by one."""
+
+    def __init__(self, histogram: Any) -> None:
+        self._histogram = histogram
+        self.steps: list[int] = []
+
+    def observe(self, tokens: float) -> None:
+        """Observe a step of ``tokens``, or the steps of the sum that is being written."""
+        for each in self.steps or (tokens,):
+            self._histogram.observe(each)
+
+
 def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
     """Return a stat logger class for one engine, and the metrics that it fills.
 
@@ -60,7 +78,8 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
         base: vLLM's ``PrometheusStatLogger``.
 
     The logger never raises: an exception in a stat logger ends the engine
-    (vllm/v1/engine/async_llm.py, output_handler).
+    (vllm/v1/engine/async_llm.py, output_handler). The series of steps that only decode are written at most
+    ``LATEST_S`` seconds late.
     """
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -71,19 +90,40 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
         _counter_cls = partial(Counter, registry=metrics.registry)
         _histogram_cls = partial(Histogram, registry=metrics.registry)
 
-        def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._sums = StepSums()
+            self._timer: asyncio.TimerHandle | None = None
+            histograms = self.histogram_iteration_tokens
+            self._tokens = {engine: _TokensOfSteps(histogram) for engine, histogram in histograms.items()}
+            self.histogram_iteration_tokens = self._tokens
+
+        def record(
+            self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+        ) -> None:
             try:
                 metrics.keep(scheduler_stats, iteration_stats)
-                # The readers of this step's text are scheduled already; the statistics are written after them.
-                write = partial(self._write, scheduler_stats, iteration_stats, *args, **kwargs)
-                asyncio.get_running_loop().call_soon(write)
+                step = Steps(scheduler_stats, iteration_stats, [], engine_idx, mm_cache_stats)
+                if not only_decodes(step):
+                    # The readers of this step's text are scheduled already; the statistics are written after them.
+                    asyncio.get_running_loop().call_soon(self._write, [*self._sums.take(), step])
+                    return
+                self._sums.add(step)
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(LATEST_S, self._write_sums)
             except Exception:
                 logger.exception("the statistics of one engine step were not kept")
 
-        def _write(self, *args: Any, **kwargs: Any) -> None:
-            try:
-                super().record(*args, **kwargs)
-            except Exception:
-                logger.exception("the statistics of one engine step were not recorded")
+        def _write_sums(self) -> None:
+            self._timer = None
+            self._write(self._sums.take())
+
+        def _write(self, steps: list[Steps]) -> None:
+            for scheduler, iteration, tokens, engine, multimodal in steps:
+                try:
+                    self._tokens[engine].steps = tokens
+                    super().record(scheduler, iteration, mm_cache_stats=multimodal, engine_idx=engine)
+                except Exception:
+                    logger.exception("the statistics of one engine step were not recorded")
 
     return StatLogger, metrics

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import fields, replace
 from functools import cache, partial
 from tempfile import TemporaryDirectory
@@ -61,13 +61,32 @@ def build(spec: EngineSpec) -> VllmEngine:
     import vllm
 
     _check_version(vllm.__version__)
-    if not loaded.repaired:
-        return VllmEngine(spec, launch, loaded.tokenizer)
-    # vLLM loads the tokenizer again, in this process and in the engine's, while the constructor runs.
-    with TemporaryDirectory(prefix="yap-tokenizer-") as folder:
-        loaded.save(folder)
-        launch = replace(launch, arguments={**launch.arguments, "tokenizer": folder})
-        return VllmEngine(spec, launch, loaded.tokenizer)
+    with _environment_cached_afterwards():
+        if not loaded.repaired:
+            return VllmEngine(spec, launch, loaded.tokenizer)
+        # vLLM loads the tokenizer again, in this process and in the engine's, while the constructor runs.
+        with TemporaryDirectory(prefix="yap-tokenizer-") as folder:
+            loaded.save(folder)
+            launch = replace(launch, arguments={**launch.arguments, "tokenizer": folder})
+            return VllmEngine(spec, launch, loaded.tokenizer)
+
+
+@contextmanager
+def _environment_cached_afterwards() -> Iterator[None]:
+    """Let vLLM read the environment anew inside of this context and never again after it.
+
+    vLLM reads variables for every token of every request (vllm/envs.py): a twentieth of this process's time per token.
+    """
+    from vllm import envs
+
+    if not hasattr(envs, "disable_envs_cache"):
+        yield
+        return
+    envs.disable_envs_cache()  # the variables differ from engine to engine
+    try:
+        yield
+    finally:
+        envs.enable_envs_cache()
 
 
 class VllmEngine:

@@ -93,16 +93,21 @@ class Matcher:
     Args:
         table: the units that texts are compared by.
         line_start: True where every pattern starts at the start of a line.
+
+    Attributes:
+        spared: the ASCII letters that start a match and that stay where the match starts inside a word
+            (``inference.phrases.cursor.Cursor.begin``). Empty until :meth:`spare_letters`.
     """
 
     __slots__ = (
-        "_parents", "_unit", "conditions", "depth", "failure", "flagged", "goto", "line_start", "link", "patterns",
-        "reach", "starts", "table",
+        "_marked", "_parents", "_unit", "conditions", "depth", "failure", "flagged", "goto", "line_start", "link",
+        "patterns", "reach", "spared", "starts", "table",
     )  # fmt: skip
 
     def __init__(self, table: UnitTable, *, line_start: bool = False) -> None:
         self.table = table
         self.line_start = line_start
+        self.spared: frozenset[str] = frozenset()
         self.goto: list[dict[str, int]] = [{}]
         self.failure = array("i", [0])  # node of the longest proper suffix; -1 until the node is visited
         self.link = array("i", [0])  # node of the longest proper suffix that completes a pattern; 0: none
@@ -115,6 +120,7 @@ class Matcher:
         self.reach = 0  # units that a match may be long
         self._unit: list[str] = [""]  # the unit that leads to the node
         self._parents: dict[int, int] = {}  # where the parent is not the node before
+        self._marked: set[str] = set()  # first units that an extender follows in some pattern
 
     def add(self, units: str, pattern: Pattern) -> None:
         """Add one pattern. Not after a text was read."""
@@ -130,6 +136,13 @@ class Matcher:
         self.reach = max(self.reach, len(units) + (EMOJI_SEQUENCE_MAX if pattern.ending is Ending.EMOJI else 0))
         if units[0] not in self.starts:
             self.starts |= {units[0]}
+        if is_extender(units[1:2] or "a"):
+            self._marked.add(units[0])
+
+    def spare_letters(self) -> None:
+        """Let the first letter of a phrase stay where a match starts inside a word. After the last pattern."""
+        letters = {unit for unit in self.starts - self._marked if unit.isascii() and unit.isalpha()}
+        self.spared = frozenset(letters | {letter.upper() for letter in letters if self.table.folds_case})
 
     def _grow(self, node: int, tail: str, start: int) -> int:
         """Add a chain of nodes below ``node``; return the last one."""
@@ -224,6 +237,8 @@ class PhraseAutomaton:
                 matcher.add(units, Pattern(rule.text, kind, len(seen), _start(units, rule), _ending(units)))
                 whole_words = whole_words or rule.whole_word
                 seen.add(key)
+        for matcher in (folded, exact):
+            matcher.spare_letters()
         return cls(tuple(matcher for matcher in (folded, exact) if matcher.reach), whole_words)
 
 

@@ -134,9 +134,21 @@ class Cursor:
         if not state and not self.run:
             return length
         units = self._first_unit(length)
-        start = self.character(units - self.matcher.depth[state]) if state else length
+        start = self.begin(self.character(units - self.matcher.depth[state])) if state else length
         if self.run and self._base:
-            start = min(start, self.character(units - len(self.run) - self.matcher.depth[self._base]))
+            start = min(start, *self._starts_of(self._base, units - len(self.run), every=False), length)
+        return start
+
+    def begin(self, start: int) -> int:
+        """Return where a match begins that has its first unit at ``start``: at ``start``, or behind a spared letter.
+
+        The first letter of a phrase inside a word belongs to that word and leaves at once. Otherwise every text that
+        ends in "to" would wait for the next token, because "o" may begin ``Oh honey``. Only the letters of ASCII count:
+        in scripts without blanks between words, words begin anywhere.
+        """
+        chars = self._chars
+        if start and chars[start] in self.matcher.spared and chars[start - 1].isascii() and chars[start - 1].isalpha():
+            return start + 1
         return start
 
     def live_starts(self, length: int, *, every: bool = False) -> list[int]:
@@ -157,8 +169,11 @@ class Cursor:
         matcher = self.matcher
         while node:
             start = self.character(units - matcher.depth[node])
-            if may_start(matcher.conditions[node], self._chars, start):
-                yield start
+            begin = self.begin(start)
+            # Marks behind a spared letter: no pattern goes on with them.
+            ended = self.run and begin > start and matcher.depth[node] == 1
+            if may_start(matcher.conditions[node], self._chars, start) and not ended:
+                yield begin
             if not every:
                 return
             node = matcher.failure[node]
@@ -289,6 +304,8 @@ class Cursor:
                     continue
                 start = self.character(unit + 1 - matcher.depth[node])
                 if may_start(pattern.start, self._chars, start):
-                    found.append(Match(start, self.character(unit) + 1, pattern.order, pattern))
+                    end = self.character(unit) + 1
+                    begin = self.begin(start) if end - start > 1 else start
+                    found.append(Match(begin, end, pattern.order, pattern))
             node = matcher.link[node]
         return state

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from inference.engines.base import PRIORITY_WARM, Delta, EngineDead, EngineRole, GenerationRequest
+from inference.engines.engine_metrics import LATEST_S
 from inference.engines.managed_engine import OwnedEngine
 from inference.engines.sampling import GREEDY, Sampling
 from inference.engines.service import EngineService, vllm_service
@@ -221,6 +222,35 @@ async def test_stats_name_what_every_engine_knows(engine: OwnedEngine) -> None:
     assert {"running", "waiting", "kv_usage", "prefix_hit_rate"} <= set(stats)
     assert 0 <= stats["kv_usage"] <= 1
     assert 0 <= stats["prefix_hit_rate"] <= 1
+
+
+async def test_prometheus_series_count_every_token_and_every_step(engine: OwnedEngine) -> None:
+    """Statistics of decoding steps are written late and together; nothing of them is lost."""
+    if isinstance(engine, FakeEngine):
+        assert engine.registry is None
+        return
+    names = ("generation_tokens_total", "iteration_tokens_total_sum", "inter_token_latency_seconds_count")
+    registry = engine.registry
+    assert registry is not None
+
+    def series() -> dict[str, float]:
+        found = {sample.name: sample.value for family in registry.collect() for sample in family.samples}
+        return {name: found[f"vllm:{name}"] for name in (*names, "iteration_tokens_total_count")}
+
+    await asyncio.sleep(2 * LATEST_S)  # steps of the tests before
+    before = series()
+    requests = [_request(engine, f"{number} {PROMPT}", max_tokens=40) for number in range(2)]
+    made = [
+        sum(len(delta.token_ids) for delta in deltas)
+        for deltas in await asyncio.gather(*(_deltas(engine, one) for one in requests))
+    ]
+    assert made == [40, 40]
+    await asyncio.sleep(2 * LATEST_S)
+    grown = {name: value - before[name] for name, value in series().items()}
+    assert grown["generation_tokens_total"] == 80
+    assert grown["inter_token_latency_seconds_count"] == 78
+    assert 80 < grown["iteration_tokens_total_sum"] <= 80 + sum(len(one.prompt_ids) for one in requests)
+    assert 40 <= grown["iteration_tokens_total_count"] <= 82
 
 
 async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineService, engine: OwnedEngine) -> None:

@@ -76,6 +76,7 @@ class Listed:
     kind: int
     cased: bool = False
     where: str = ""
+    spared: frozenset[str] = frozenset()
 
     @property
     def units(self) -> list[str]:
@@ -101,6 +102,11 @@ class Listed:
         if self.kind == WORD:
             return not in_word(text, start - 1)
         return self.units[0] not in FLAGS or (len(text[:start]) - len(text[:start].rstrip(FLAGS))) % 2 == 0
+
+    def begin(self, text: str, start: int) -> int:
+        """The place behind the first letter of a phrase inside a word: that letter is the word's."""
+        inside = start and text[start - 1 : start + 1].isascii() and text[start - 1 : start + 1].isalpha()
+        return start + 1 if inside and self.units[0] in self.spared else start
 
     def taken_along(self, text: str, start: int, end: int) -> int:
         """The end of a match with the rest of the emoji that it ends with."""
@@ -128,9 +134,10 @@ class Listed:
             if [unit for unit, _ in found[at : at + len(wanted)]] != wanted or not self.may_start(text, found[at][1]):
                 continue
             start, end = found[at][1], found[at + len(wanted) - 1][1] + 1
+            begin = self.begin(text, start) if end - start > 1 else start
             picture = wanted[-1] in PICTURES + FLAGS + TONES
             if not (self.waits and not picture and behind and continues(behind)):
-                yield start, self.taken_along(text, start, end)
+                yield begin, self.taken_along(text, start, end)
 
     def may_end(self, text: str, end: int) -> bool:
         after = next_seen(text, end)
@@ -146,8 +153,10 @@ class Listed:
             tail = [unit for unit, _ in found[at:]]
             before = tail[: len(tail) - marks] if marks else []  # another mark may have its place before these
             live = len(tail) < len(wanted) and wanted[: len(tail)] == tail
+            if len(before) == 1 and self.begin(text, found[at][1]) > found[at][1]:
+                before = []  # no listed phrase has a mark on this letter
             if (live or (before and wanted[: len(before)] == before)) and self.may_start(text, found[at][1]):
-                yield found[at][1]
+                yield self.begin(text, found[at][1])
         for start, end in self.occurrences(text):
             if self.waits and next_seen(text, end) == len(text):
                 yield start
@@ -175,8 +184,23 @@ def listed(rules: Sequence[PhraseRule], labels: Sequence[Listed] = (), stops: Se
     return [
         *labels,
         *(Listed(stop, STOP, cased=True) for stop in stops),
-        *(Listed(rule.text, WORD if rule.whole_word else BAN, cased=rule.case_sensitive) for rule in rules),
+        *(
+            Listed(
+                rule.text,
+                WORD if rule.whole_word else BAN,
+                rule.case_sensitive,
+                spared=spared(rules, rule.case_sensitive),
+            )
+            for rule in rules
+        ),
     ]
+
+
+def spared(rules: Sequence[PhraseRule], cased: bool) -> frozenset[str]:
+    """The letters that may leave inside a word: no listed phrase has a mark on them at its beginning."""
+    heads = ["".join(unit for unit, _ in seen(rule.text, cased))[:2] for rule in rules if rule.case_sensitive == cased]
+    marked = {head[0] for head in heads if len(head) > 1 and continues(head[1])}
+    return frozenset({head[0] for head in heads if head and head[0].isascii() and head[0].isalpha()} - marked)
 
 
 def matches(items: Sequence[Listed], text: str) -> list[tuple[int, int, int]]:
