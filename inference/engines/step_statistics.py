@@ -17,8 +17,7 @@ _OF_ITERATIONS = (
 )  # fmt: skip
 _OF_SCHEDULERS = (
     "connector_prefix_cache_stats", "ec_connector_stats", "iteration_details", "kv_cache_eviction_events",
-    "kv_connector_stats", "num_kv_fetch_reqs_by_stage", "perf_stats", "running_lora_adapters", "spec_decoding_stats",
-    "waiting_lora_adapters",
+    "kv_connector_stats", "perf_stats", "running_lora_adapters", "spec_decoding_stats", "waiting_lora_adapters",
 )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from inference.engines import engine_metrics, step_statistics
 from inference.engines.base import PRIORITY_WARM, Delta, EngineDead, EngineRole, GenerationRequest
-from inference.engines.engine_metrics import LATEST_S
 from inference.engines.managed_engine import OwnedEngine
 from inference.engines.sampling import GREEDY, Sampling
 from inference.engines.service import EngineService, vllm_service
 from inference.engines.spec import EngineSpec
+from inference.engines.step_statistics import Steps
 from tests.fakes.engine import FakeEngine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -224,8 +225,17 @@ async def test_stats_name_what_every_engine_knows(engine: OwnedEngine) -> None:
     assert 0 <= stats["prefix_hit_rate"] <= 1
 
 
-async def test_prometheus_series_count_every_token_and_every_step(engine: OwnedEngine) -> None:
+async def test_prometheus_series_count_every_token_and_every_step(
+    engine: OwnedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Statistics of decoding steps are written late and together; nothing of them is lost."""
+    decoding: list[bool] = []
+
+    def only_decodes(step: Steps) -> bool:
+        decoding.append(step_statistics.only_decodes(step))
+        return decoding[-1]
+
+    monkeypatch.setattr(engine_metrics, "only_decodes", only_decodes)
     if isinstance(engine, FakeEngine):
         assert engine.registry is None
         return
@@ -237,7 +247,7 @@ async def test_prometheus_series_count_every_token_and_every_step(engine: OwnedE
         found = {sample.name: sample.value for family in registry.collect() for sample in family.samples}
         return {name: found[f"vllm:{name}"] for name in (*names, "iteration_tokens_total_count")}
 
-    await asyncio.sleep(2 * LATEST_S)  # steps of the tests before
+    await asyncio.sleep(2 * engine_metrics.LATEST_S)  # steps of the tests before
     before = series()
     requests = [_request(engine, f"{number} {PROMPT}", max_tokens=40) for number in range(2)]
     made = [
@@ -245,12 +255,13 @@ async def test_prometheus_series_count_every_token_and_every_step(engine: OwnedE
         for deltas in await asyncio.gather(*(_deltas(engine, one) for one in requests))
     ]
     assert made == [40, 40]
-    await asyncio.sleep(2 * LATEST_S)
+    await asyncio.sleep(2 * engine_metrics.LATEST_S)
     grown = {name: value - before[name] for name, value in series().items()}
     assert grown["generation_tokens_total"] == 80
     assert grown["inter_token_latency_seconds_count"] == 78
     assert 80 < grown["iteration_tokens_total_sum"] <= 80 + sum(len(one.prompt_ids) for one in requests)
     assert 40 <= grown["iteration_tokens_total_count"] <= 82
+    assert decoding.count(True) > 30
 
 
 async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineService, engine: OwnedEngine) -> None:
