@@ -7,10 +7,10 @@ import logging
 from functools import partial
 from typing import Any
 
-from inference.engines.step_statistics import Steps, StepSums, only_decodes
+from inference.engines.step_statistics import Steps, StepSums, may_be_summed
 
 LATEST_S = 0.5
-"""Longest time that statistics of decoding steps wait to be written, seconds."""
+"""Longest time that statistics wait to be written, seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
         base: vLLM's ``PrometheusStatLogger``.
 
     The logger never raises: an exception in a stat logger ends the engine
-    (vllm/v1/engine/async_llm.py, output_handler). The series of steps that only decode are written at most
-    ``LATEST_S`` seconds late.
+    (vllm/v1/engine/async_llm.py, output_handler). The series are written at most ``LATEST_S`` seconds late.
     """
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -94,8 +93,10 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
             super().__init__(*args, **kwargs)
             self._sums = StepSums()
             self._timer: asyncio.TimerHandle | None = None
-            histograms = self.histogram_iteration_tokens
-            self._tokens = {engine: _TokensOfSteps(histogram) for engine, histogram in histograms.items()}
+            self._tokens = {
+                engine: _TokensOfSteps(histogram)
+                for engine, histogram in vars(self)["histogram_iteration_tokens"].items()
+            }
             self.histogram_iteration_tokens = self._tokens
 
         def record(
@@ -104,7 +105,7 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
             try:
                 metrics.keep(scheduler_stats, iteration_stats)
                 step = Steps(scheduler_stats, iteration_stats, [], engine_idx, mm_cache_stats)
-                if not only_decodes(step):
+                if not may_be_summed(step):
                     # The readers of this step's text are scheduled already; the statistics are written after them.
                     asyncio.get_running_loop().call_soon(self._write, [*self._sums.take(), step])
                     return

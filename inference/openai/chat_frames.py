@@ -64,12 +64,17 @@ class EventStream:
         kind: the ``object`` of every chunk.
         model: echoed in each chunk.
         include_usage: send a last chunk with the usage.
+
+    Attributes:
+        ending: the last chunks, which are sent with the end of the HTTP body: when the client reads them, the key's
+            slot is free. Empty before the end, and after an error or a cancellation.
     """
 
     def __init__(self, identity: str, kind: str, model: str, *, include_usage: bool) -> None:
         constant = {"id": f"{identity}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
         self._head = f"data: {orjson.dumps(constant).decode()[:-1]},"  # the constant beginning of every chunk
         self._include_usage = include_usage
+        self.ending = ""
         self._began = False
         self._called = False
         self._failed = False
@@ -94,14 +99,14 @@ class EventStream:
         return f"data: {error_of(code, message, details).body().decode()}\n\n"
 
     def done(self, usage: Mapping[str, Any] | None = None, *, cancelled: bool = False) -> str:
-        """Return the last chunks; nothing after an error or a cancellation."""
-        if self._failed or usage is None:
-            return ""
-        frame = self._last_chunk(finish_reason(usage, called=self._called))
-        if self._include_usage:
-            numbers = orjson.dumps(usage_of(usage, called=self._called)).decode()
-            frame += f'{self._head}"choices":[],"usage":{numbers}}}\n\n'
-        return frame + DONE
+        """Keep the last chunks as :attr:`ending`."""
+        if not self._failed and usage is not None:
+            self.ending = self._last_chunk(finish_reason(usage, called=self._called))
+            if self._include_usage:
+                numbers = orjson.dumps(usage_of(usage, called=self._called)).decode()
+                self.ending += f'{self._head}"choices":[],"usage":{numbers}}}\n\n'
+            self.ending += DONE
+        return ""
 
     def _last_chunk(self, finish: str) -> str:
         raise NotImplementedError

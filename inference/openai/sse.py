@@ -128,11 +128,15 @@ class Exchange:
         self._last_write = self._loop.time()
         await self._write_or_leave(text.encode())
 
-    async def close_stream(self) -> None:
-        """End the stream."""
+    async def close_stream(self, last: str = "") -> None:
+        """End the stream.
+
+        Args:
+            last: encoded events that are sent with the end, in one write.
+        """
         await self.open_stream()
         self._stop_comments()
-        await self._write(b"", more=False)
+        await self._write(last.encode(), more=False)
 
     def _fill_silence(self) -> None:
         now = self._loop.time()

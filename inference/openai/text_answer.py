@@ -47,8 +47,8 @@ async def answer_text(
             body = whole(reply, model.id)
         else:
             await generation.run(stream, begun=exchange.open_stream)
-    # The slot is free before the body ends: the next request of the client may come at once.
+    # The slot is free before the last events leave: the next request of the client may come at once.
     if stream is None:
         await exchange.answer(200, body)
     else:
-        await exchange.close_stream()
+        await exchange.close_stream(stream.ending)

@@ -228,14 +228,14 @@ async def test_stats_name_what_every_engine_knows(engine: OwnedEngine) -> None:
 async def test_prometheus_series_count_every_token_and_every_step(
     engine: OwnedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statistics of decoding steps are written late and together; nothing of them is lost."""
-    decoding: list[bool] = []
+    """Statistics of steps are written late and together; nothing of them is lost."""
+    summed: list[bool] = []
 
-    def only_decodes(step: Steps) -> bool:
-        decoding.append(step_statistics.only_decodes(step))
-        return decoding[-1]
+    def may_be_summed(step: Steps) -> bool:
+        summed.append(step_statistics.may_be_summed(step))
+        return summed[-1]
 
-    monkeypatch.setattr(engine_metrics, "only_decodes", only_decodes)
+    monkeypatch.setattr(engine_metrics, "may_be_summed", may_be_summed)
     if isinstance(engine, FakeEngine):
         assert engine.registry is None
         return
@@ -261,7 +261,7 @@ async def test_prometheus_series_count_every_token_and_every_step(
     assert grown["inter_token_latency_seconds_count"] == 78
     assert 80 < grown["iteration_tokens_total_sum"] <= 80 + sum(len(one.prompt_ids) for one in requests)
     assert 40 <= grown["iteration_tokens_total_count"] <= 82
-    assert decoding.count(True) > 30
+    assert summed.count(True) > 30
 
 
 async def test_a_dead_engine_raises_in_flight_and_afterwards(service: EngineService, engine: OwnedEngine) -> None:
