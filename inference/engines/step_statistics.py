@@ -78,7 +78,7 @@ class StepSums:
             self._sums[step.engine] = before._replace(scheduler=scheduler)
 
     def take(self) -> list[Steps]:
-        """Return the sums, one for each engine, and begin anew."""
+        """Return the sums, one for each engine, and start with none."""
         sums, self._sums = self._sums, {}
         return list(sums.values())
 

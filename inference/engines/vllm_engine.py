@@ -73,7 +73,7 @@ def build(spec: EngineSpec) -> VllmEngine:
 
 @contextmanager
 def _environment_cached_afterwards() -> Iterator[None]:
-    """Let vLLM read the environment anew inside of this context and never again after it.
+    """Let vLLM read the environment inside of this context and cache the variables after it.
 
     vLLM reads variables for every token of every request (vllm/envs.py): a twentieth of this process's time per token.
     """

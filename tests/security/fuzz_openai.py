@@ -75,7 +75,7 @@ _SAMPLING: Mapping[str, tuple[int, Build]] = {
     "stopping_strings": (16, numbered("語{}", 250)), "banned_strings": (64, numbered("a phrase {}", 250)),
     "bad_words": (64, numbered("{}語", 250)), "logit_bias": (300, lambda n: {str(key): 1 for key in range(n)}),
     "user": (64, text()), "metadata": (16, keys("y" * 500)), "unknown": (1_000, times([])),
-    "model": (64, text()), "stream_options": (16, keys(True)),
+    "user_identity": (64, text()), "model": (64, text()), "stream_options": (16, keys(True)),
 }  # fmt: skip
 _TOOLS: Mapping[str, tuple[int, Build]] = {
     "tools": (64, times(_TOOL)), "tools (name)": (64, tools(name=text())),

@@ -137,17 +137,12 @@ def test_the_earliest_start_wins_over_the_first_to_complete() -> None:
     assert released(subject, "well, we") == ""
     assert subject.feed("ll!")[1] == Hit(0, 11, "well, well!")
     assert guard("well, well!", "l,").feed("well, x")[1] == Hit(4, 5, "l,")
-    assert guard("-well!", "-w").feed("-wel")[1] == Hit(0, 2, "-w")
 
 
 def test_the_first_letter_of_a_phrase_inside_a_word_leaves_with_the_word() -> None:
     subject = guard("Oh honey", "now then")
-    assert [released(subject, text) for text in ("Hello", " to", " you, and", " in")] == [
-        "Hello",
-        " to",
-        " you, and",
-        " in",
-    ]
+    pieces = ["Hello", " to", " you, and", " in"]
+    assert [released(subject, text) for text in pieces] == pieces
     assert released(subject, "ow") == ""
     assert subject.feed(" then.")[1] == Hit(20, 27, "now then")
     subject.rewind()
