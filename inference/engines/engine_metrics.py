@@ -93,10 +93,8 @@ def stat_logger(base: type[Any]) -> tuple[type[Any], EngineMetrics]:
             super().__init__(*args, **kwargs)
             self._sums = StepSums()
             self._timer: asyncio.TimerHandle | None = None
-            self._tokens = {
-                engine: _TokensOfSteps(histogram)
-                for engine, histogram in vars(self)["histogram_iteration_tokens"].items()
-            }
+            histograms = vars(self)["histogram_iteration_tokens"]  # engine index to histogram
+            self._tokens = {engine: _TokensOfSteps(histogram) for engine, histogram in histograms.items()}
             self.histogram_iteration_tokens = self._tokens
 
         def record(

@@ -140,7 +140,10 @@ class Matcher:
             self._marked.add(units[0])
 
     def spare_letters(self) -> None:
-        """Let the first letter of a phrase stay where a match starts inside a word. After the last pattern."""
+        """Set :attr:`spared`. Call after the last pattern.
+
+        A letter that some pattern combines with a mark is not spared: a cut behind it would leave a bare letter.
+        """
         letters = {unit for unit in self.starts - self._marked if unit.isascii() and unit.isalpha()}
         self.spared = frozenset(letters | {letter.upper() for letter in letters if self.table.folds_case})
 

@@ -170,7 +170,7 @@ class Cursor:
         while node:
             start = self.character(units - matcher.depth[node])
             begin = self.begin(start)
-            # Marks behind a spared letter: no pattern goes on with them.
+            # No pattern goes on with the marks that stand behind a spared letter.
             ended = self.run and begin > start and matcher.depth[node] == 1
             if may_start(matcher.conditions[node], self._chars, start) and not ended:
                 yield begin

@@ -2,7 +2,7 @@
 
 The guard's verdict is a function of the text alone, never of the pieces in which the text arrived: among all matches
 the one that starts first counts, then the one that ends first. A complete match therefore waits while a partial match
-that started before it is alive.
+that started before it is alive. A match inside a word starts behind its first letter (``Cursor.begin``).
 
 A *coordinate* is a number of characters since the start of the reply. Characters that were cut count, characters that
 were rewound do not: coordinates are places in the text as the engine generated it.

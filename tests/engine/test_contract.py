@@ -239,6 +239,9 @@ async def test_prometheus_series_count_every_token_and_every_step(
     if isinstance(engine, FakeEngine):
         assert engine.registry is None
         return
+    from vllm import envs
+
+    assert hasattr(envs.__getattr__, "cache_info"), "vLLM reads the environment for every token"
     names = ("generation_tokens_total", "iteration_tokens_total_sum", "inter_token_latency_seconds_count")
     registry = engine.registry
     assert registry is not None

@@ -93,6 +93,25 @@ async def test_the_prompt_holds_persona_system_text_history_and_the_last_message
         assert prompt.index("one") < prompt.index("two") < prompt.index("three")
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"), [("chat/completions", {"messages": HI}), ("completions", {"prompt": "hi"})]
+)
+async def test_a_client_that_reads_done_finds_its_slot_free(path: str, fields: dict[str, Any]) -> None:
+    async with surface() as served:
+        active: dict[bytes, int] = {}
+
+        async def send(message: dict[str, Any]) -> None:
+            if body := message.get("body"):
+                active[body] = (await served.slots.snapshot())["active"]
+
+        request = served.begin(f"/v1/{path}", {"model": "anna", "stream": True, **fields}, send=send)
+        await request.end()
+        assert list(active.values())[:-1] == [1] * (len(active) - 1)
+        last, held_then = list(active.items())[-1]
+        assert last.endswith(b"data: [DONE]\n\n")
+        assert held_then == 0
+
+
 async def test_a_field_of_its_own_names_the_user() -> None:
     named = replace(ANNA, chat_prompt="You are Anna. You speak with {{user}}.")
     async with surface(catalogue=catalogue(named)) as served:
