@@ -30,6 +30,11 @@ class CallerSource:
         self._defaults = defaults
         self._text_api_key = text_api_key
 
+    @property
+    def resident(self) -> Caller | None:
+        """The caller of ``TEXT_API_KEY``; None: there is no such key."""
+        return None if self._text_api_key is None else env_caller(self._defaults)
+
     async def in_memory(self, key: str, network: str) -> Caller | None:
         """Return the caller of ``TEXT_API_KEY``; None for any other key. Needs no database.
 
@@ -42,7 +47,7 @@ class CallerSource:
         right = self._text_api_key is not None and same(key, self._text_api_key)
         if is_guess(key):
             await self._guessed(network, right=right)
-        return env_caller(self._defaults) if right else None
+        return self.resident if right else None
 
     async def _guessed(self, network: str, *, right: bool) -> None:
         wrong_keys.guessed_here(network, right=right)

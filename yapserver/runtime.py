@@ -20,6 +20,7 @@ from inference.config_watcher import ConfigSource, ConfigWatcher
 from inference.engines.base import Engine, EngineDead, EngineRole
 from inference.engines.sampling import SAMPLING_KEYS, Sampling, SamplingRules
 from inference.engines.service import EngineService
+from inference.first_turns import prepare_first_turns
 from inference.http.views import ServerStatus
 from inference.kept_sessions import KeptSessions
 from inference.metrics import Metrics
@@ -265,6 +266,7 @@ class ServerRuntime:
         tokens.use(TokenCounts(chat, tool, encoder.limits))
         serving.classifier = ToolClassifier(await asyncio.to_thread(self._load_encoder))
         await self._load_catalogue()
+        await prepare_first_turns(serving, self.stores.callers.resident)
         changes.use(self.config_watcher.announce)
         serving.started = True
         # What libraries and catalogue hold stays: a full collection that looks at it stalls every stream (0.4 s).

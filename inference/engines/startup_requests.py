@@ -1,5 +1,5 @@
 """Start-up requests: bind an engine's sockets to the serving loop and trigger its lazy initialisation (kernels, the
-grammar backend)."""
+sampler, the grammar backend)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 
-from inference.engines.base import LIKELY_TOKENS, PRIORITY_WARM, Engine, EngineDead, GenerationRequest
+from inference.engines.base import LIKELY_TOKENS, PRIORITY_WARM, Engine, EngineDead, EngineRole, GenerationRequest
 from inference.engines.managed_engine import OwnedEngine
-from inference.engines.sampling import GREEDY
+from inference.engines.sampling import GREEDY, Sampling
 
 TIMEOUT_S = 120.0
 POLL_S = 0.5
@@ -49,6 +49,11 @@ async def _run_all(engine: OwnedEngine, name: str, prompts: StartupPrompts) -> N
     wanted = wanted or [engine.tokenizer.encode("Hello", add_special_tokens=False)]
     for number, ids in enumerate(wanted):
         await _run(engine, GenerationRequest(f"{name}-warm-{number}", ids, 1, GREEDY, priority=PRIORITY_WARM))
+    if engine.role is EngineRole.CHAT:
+        # A reply is drawn with penalties and biases, each of which has code of its own in the sampler.
+        biases = {wanted[0][-1]: -1.0}
+        drawn = GenerationRequest(f"{name}-warm-sampling", wanted[0], 2, Sampling(), biases, priority=PRIORITY_WARM)
+        await _run(engine, drawn)
     # The probabilities of a tool decision have a kernel of their own, which vLLM compiles on a GPU at its first use.
     json = GenerationRequest(f"{name}-warm-json", wanted[0], 2, GREEDY, json_schema=SCHEMA, want_logprobs=LIKELY_TOKENS)
     await _run(engine, json)

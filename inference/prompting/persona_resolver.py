@@ -217,6 +217,16 @@ class PersonaResolver:
         prompt = self.chat_prompt(SessionPersona(snapshot), snapshot)
         return () if prompt is None else self.encoder.chat_ids(prompt)
 
+    def encode_stored(self, snapshot: PersonaSnapshot) -> None:
+        """Encode the prompts of a stored persona and read its tools, as its first turn needs them. In any thread.
+
+        Raises:
+            PersonaError: a prompt is too long to be used.
+        """
+        self.stored_prefix(snapshot)
+        tool_prompt, _ = self._tools(SessionPersona(snapshot), snapshot)
+        self.encoder.tool_ids(tool_prompt)
+
     def _current_version(self, snapshot: PersonaSnapshot | None) -> PersonaSnapshot | None:
         return None if snapshot is None else self.catalogue.by_slug(snapshot.slug) or snapshot
 

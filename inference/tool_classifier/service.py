@@ -11,6 +11,8 @@ from inference.tool_classifier.encoder import SentenceEncoder
 from inference.tool_classifier.head import Head, HeadMismatch, ToolChoice, read_head
 from personas.tool_snapshot import ToolHeadSnapshot
 
+FIRST_LINE = "Hello! Who are you?"
+
 logger = logging.getLogger("yap.tool")
 
 
@@ -29,13 +31,21 @@ class ToolClassifier:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder") if encoder else None
 
     def prepare(self, stored: ToolHeadSnapshot | None) -> Head | None:
-        """Read a stored head; in any thread. A head that does not fit is logged and is None."""
+        """Read a stored head and decide once with it; in any thread. A head that does not fit is logged and is None.
+
+        The first decision of a process takes ten times as long as the next: NumPy, its BLAS and a sentence encoder
+        initialise themselves at their first use.
+        """
         if stored is None:
             return None
         if stored.number == self._number:
             return self._head
         try:
-            return read_head(stored.data, self._encoder.name if self._encoder else None)
+            head = read_head(stored.data, self._encoder.name if self._encoder else None)
+            head.choose(
+                FIRST_LINE, (FIRST_LINE,), embedding=self._encoder.encode([FIRST_LINE])[0] if self._encoder else None
+            )
+            return head
         except HeadMismatch as error:
             logger.warning("tool classifier version %d is not used: %s", stored.number, error)
             return None
