@@ -24,7 +24,9 @@ from tests.fakes.serving import ANNA, MAX, UNLIMITED, catalogue, talking
 
 async def test_a_first_turn_encodes_no_stored_prompt() -> None:
     tools = replace(MAX, tool_prompt='Call {"name": "look", "arguments": {}} where asked.')
-    long = replace(MAX, slug="long", personality="wordy", chat_prompt="word " * 5000)  # one that cannot be used does not stop the others
+    long = replace(
+        MAX, slug="long", personality="wordy", chat_prompt="word " * 5000
+    )  # one that cannot be used does not stop the others
     chat, tool = FakeEngine(), FakeEngine(EngineRole.TOOL, "[]")
     async with talking(chat, tool, catalogue=catalogue(ANNA, long, tools)) as line:
         await prepare_first_turns(line.serving, None)

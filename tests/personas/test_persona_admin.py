@@ -160,3 +160,20 @@ def test_the_form_counts_live_and_offers_its_buttons(operator: Client, persona: 
 def test_try_it_leads_to_its_page(operator: Client, persona: Persona) -> None:
     answer = operator.get(reverse("admin:personas_persona_try_it", args=[persona.pk]))
     assert answer.headers["Location"] == reverse("admin:personas_persona_try", args=[persona.pk])
+
+
+@pytest.mark.parametrize("value", ["abc", "9" * 40, "9" * 5000, "\x00", "-1", "٣", "1.5"])
+@pytest.mark.parametrize(
+    ("model", "field", "fields"),
+    [
+        ("persona", "phrase_lists", NEW),
+        ("tool", "personas", {"name": "look", "description": ""}),
+        ("toolexample", "tool", {"text": "look at this"}),
+    ],
+)
+def test_a_key_that_no_row_can_have_is_a_form_error(
+    operator: Client, model: str, field: str, fields: dict[str, Any], value: str
+) -> None:
+    answer = operator.post(reverse(f"admin:personas_{model}_add"), fields | {field: [value]})
+    assert answer.status_code == 200
+    assert field in errors_of(answer)
