@@ -8,6 +8,7 @@ const page = document.body;
 const shown = Object.fromEntries([...document.querySelectorAll("[data-show]")].map((place) => [place.dataset.show, place]));
 const keyForm = document.getElementById("key");
 const list = document.getElementById("personas");
+const listButton = document.querySelector("#talk [data-do=side]");
 const portraits = new Map(); // slug → object URL of the picture
 let personas = [];
 let conversation = null;
@@ -47,7 +48,7 @@ function leave(reason = "") {
   sessionStorage.removeItem(KEY);
   conversation?.close();
   conversation = null;
-  delete page.dataset.side;
+  showList(false);
   page.dataset.view = "key";
   document.title = "Yap";
   shown["key-error"].textContent = reason;
@@ -110,7 +111,7 @@ function draw() {
 }
 
 function choose(persona) {
-  delete page.dataset.side;
+  showList(false);
   for (const button of list.querySelectorAll("button")) {
     button.setAttribute("aria-current", button.dataset.persona === persona.slug);
   }
@@ -122,22 +123,35 @@ function choose(persona) {
   conversation = new Conversation({ persona, key: sessionStorage.getItem(KEY), shown, portray, refused: leave });
 }
 
+/** Open or close the list on a phone. While it is open, the conversation beside it takes neither focus nor clicks. */
+function showList(open) {
+  const wasOpen = Boolean(page.dataset.side);
+  if (open) page.dataset.side = "open";
+  else delete page.dataset.side;
+  document.getElementById("talk").inert = open;
+  listButton.ariaExpanded = open;
+  if (open) list.querySelector("[aria-current=true]")?.focus();
+  else if (wasOpen) listButton.focus();
+}
+
 // -- buttons -----------------------------------------------------------------------------------------------------
 
 const actions = {
   forget: () => leave(),
   restart: () => choose(conversation.persona),
   connect: () => openConnect(conversation?.persona.slug),
-  side: () => {
-    if (page.dataset.side) delete page.dataset.side;
-    else page.dataset.side = "open";
-  },
+  side: () => showList(!page.dataset.side),
 };
 for (const [name, act] of Object.entries(actions)) {
   for (const button of document.querySelectorAll(`[data-do=${name}]`)) button.addEventListener("click", act);
 }
 document.addEventListener("click", ({ target }) => { // beside the open list, on a phone
-  if (page.dataset.side && !target.closest("#side, [data-do=side]")) delete page.dataset.side;
+  if (page.dataset.side && !target.closest("#side, [data-do=side]")) showList(false);
 });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !page.dataset.side || document.querySelector("dialog[open]")) return;
+  event.stopImmediatePropagation(); // the reply goes on
+  showList(false);
+}, true);
 
 if (sessionStorage.getItem(KEY)) enter();

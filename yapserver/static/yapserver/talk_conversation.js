@@ -27,9 +27,9 @@ function element(kind, className, ...children) {
   return made;
 }
 
-/** Change the log, and stay at its end unless the reader is further up. */
-function atEnd(change) {
-  const stay = log.scrollHeight - log.scrollTop - log.clientHeight < AT_END_PX;
+/** Change the log, and stay at its end unless the reader is further up; `always`: go there. */
+function atEnd(change, always = false) {
+  const stay = always || log.scrollHeight - log.scrollTop - log.clientHeight < AT_END_PX;
   const result = change();
   if (stay) log.scrollTop = log.scrollHeight;
   return result;
@@ -51,8 +51,8 @@ export class Conversation {
     this.wasLost = false;
     current = this;
     input.value = "";
-    grow();
     input.placeholder = `Message ${persona.name}`;
+    grow();
     shown.notice.textContent = "";
     this.#greet(portray);
     this.settle();
@@ -69,8 +69,9 @@ export class Conversation {
   /** Send a message; during a reply, written or spoken, this interrupts it. */
   async say(text) {
     this.empty?.remove();
-    this.shown.notice.textContent = "";
-    this.#line("user").bubble.textContent = text;
+    for (const question of log.querySelectorAll(".tool-answer")) question.remove(); // of turns before
+    if (this.yap.state !== "reconnecting") this.shown.notice.textContent = "";
+    this.#line("user", text);
     const heard = speaker.speaking ? speaker.stop() : undefined;
     const turn = heard === undefined ? this.yap.turn(text) : this.yap.bargeIn(text, heard);
     this.redraw?.(); // the part of the last reply that was not heard
@@ -116,25 +117,26 @@ export class Conversation {
     portray(avatar, this.persona);
     const starters = element("div", "starters");
     for (const text of ["", ...STARTERS]) {
-      const button = element("button", "", text || `Let ${this.persona.name} begin`);
+      const button = element("button", "", ...(text ? [text] : ["Let ", element("bdi", "name", this.persona.name), " begin"]));
       button.type = "button";
       button.addEventListener("click", () => this.say(text));
       starters.append(button);
     }
     const hint = "Send a message during a reply to interrupt it.";
-    this.empty = element("div", "empty", avatar, element("h2", "", this.persona.name), element("p", "", hint), starters);
+    this.empty = element("div", "empty", avatar, element("h2", "name", this.persona.name), element("p", "", hint), starters);
     log.replaceChildren(this.empty);
   }
 
-  #line(kind) {
+  #line(kind, text = "") {
     return atEnd(() => {
       const bubble = element("div", "bubble");
+      bubble.textContent = text;
       const notes = element("p", "notes");
       const row = element("div", "line", bubble, notes);
       row.dataset.line = kind;
       log.append(row);
       return { row, bubble, notes };
-    });
+    }, kind === "user");
   }
 
   #event(text) {
@@ -159,21 +161,23 @@ export class Conversation {
     this.redraw = redraw;
     this.settle();
     for await (const frame of turn) {
-      if (frame.type === "toolcall") this.#note(notes, turn);
+      if (frame.type === "toolcall") atEnd(() => this.#note(notes, turn));
       if (frame.type === "token") {
         if (speakButton.ariaPressed === "true") speaker.add(frame.text);
         if (!said.length) redraw(); // the first text at once; then one layout for each picture that the screen shows
         else if (!drawing) drawing = Boolean(requestAnimationFrame(redraw));
       }
-      if (frame.type === "error") this.#line("error").bubble.textContent = explain(frame);
+      if (frame.type === "error") this.#line("error", explain(frame));
     }
     if (speakButton.ariaPressed === "true" && !turn.cancelled) speaker.finish();
     redraw();
-    bubble.classList.remove("waiting");
-    row.dataset.ended = turn.cancelled ? "cancelled" : turn.error ? "error" : "done";
-    if (!turn.text && (turn.error || turn.cancelled)) row.classList.add("silent");
-    else if (!turn.text) bubble.textContent = "(silence)";
-    this.#note(notes, turn);
+    atEnd(() => {
+      bubble.classList.remove("waiting");
+      row.dataset.ended = turn.cancelled ? "cancelled" : turn.error ? "error" : "done";
+      if (!turn.text && (turn.error || turn.cancelled)) row.classList.add("silent");
+      else if (!turn.text) bubble.textContent = "(silence)";
+      this.#note(notes, turn);
+    });
     if (turn.tool?.status === "yes" && !turn.cancelled) this.#askForTool(row);
     this.settle();
   }
@@ -225,6 +229,7 @@ export class Conversation {
 // -- the form and the voice ----------------------------------------------------------------------------------------
 
 function grow() { // for browsers without `field-sizing`
+  if (CSS.supports("field-sizing", "content")) return;
   input.style.height = "auto";
   input.style.height = `${input.scrollHeight}px`;
 }
