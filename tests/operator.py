@@ -33,10 +33,10 @@ class Operator:
         """Get a page."""
         return self._http.get(path).raise_for_status()
 
-    def post(self, path: str, **fields: Any) -> httpx.Response:
+    def post(self, path: str, *, files: dict[str, tuple[str, bytes]] | None = None, **fields: Any) -> httpx.Response:
         """Submit a form; fails if the admin shows the form again with errors."""
         fields["csrfmiddlewaretoken"] = self._http.cookies["csrftoken"]
-        answer = self._http.post(path, data=fields)
+        answer = self._http.post(path, data=fields, files=files)
         assert answer.status_code in (200, 302), answer.text
         assert "errornote" not in answer.text, answer.text
         return answer

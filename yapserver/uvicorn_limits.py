@@ -1,6 +1,7 @@
 """uvicorn's side of :mod:`yapserver.http_limits`: one httptools protocol per socket.
 
-uvicorn bounds neither the headers of a request nor the time that a request takes to arrive.
+uvicorn bounds neither the headers of a request nor the time that a request takes to arrive, and answers a request of
+HTTP/1.0 in chunks, which that version does not know (RFC 9112, 6.1).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from accounts.addresses import network_of
 from yapserver.http_limits import (
@@ -33,6 +34,22 @@ def limited_protocol(sockets: SocketCounter) -> type[HttpToolsProtocol]:
         sockets: Counts the open sockets of each network.
     """
     return type("LimitedProtocol", (_LimitedProtocol,), {"sockets": sockets})
+
+
+class _UntilClose(RequestResponseCycle):
+    """A response to HTTP/1.0: a body of unknown length ends with the connection."""
+
+    _has_length = True
+
+    async def send(self, message: Any) -> None:
+        """Send one message (ASGI)."""
+        if message["type"] == "http.response.start":
+            self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not self._has_length:
+                self.chunked_encoding = False
+        elif not self._has_length:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 class _LimitedProtocol(HttpToolsProtocol):
@@ -96,6 +113,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         else:
             self._expect_within(BODY_DEADLINE_S)
             super().on_headers_complete()
+            if self.scope["http_version"] == "1.0" and self.cycle is not None:  # its task has not begun
+                self.cycle.__class__ = _UntilClose
 
     def on_body(self, body: bytes) -> None:
         if self._refused:

@@ -8,7 +8,7 @@ Order of a reply: ``response.created``, ``response.in_progress``, ``response.out
 How a response ends, by what voice clients make of it:
 
 - A reply that the server's own limits cut ends ``completed``: clients treat ``incomplete`` as an error. ``incomplete``
-  with ``max_output_tokens`` is for a smaller limit of the client's own.
+  with ``max_output_tokens`` is for a smaller limit of the client's own. Its message is ``incomplete`` as well.
 - A reply that ran out of time after its first text ends ``completed`` as well.
 - A cancelled reply ends ``incomplete`` with the reason null: a client that cancels waits for an end.
 
@@ -157,8 +157,11 @@ class ResponseFrames:
         return "".join(self._call(call["name"], _json(call["arguments"])) for call in calls)
 
     def final(self, text: str) -> str:
-        """Return the events that close the message; none where no text was sent."""
-        return self._close_message("completed")
+        """Return the events that close the message; none where no text was sent.
+
+        Where the client's own limit may have cut the reply, :meth:`done` returns them: only its usage tells.
+        """
+        return "" if self.head.own_limit else self._close_message("completed")
 
     def error(self, code: str, message: str, **details: Any) -> str:
         """Note why the turn failed; :meth:`done` follows and says so.

@@ -47,6 +47,20 @@ def context(chromium: Browser, demo_chat_server: YapServer) -> Iterator[BrowserC
 
 
 @pytest.fixture
+def visitor(chromium: Browser, demo_chat_server: YapServer) -> Iterator[BrowserContext]:
+    """A browser that has never been here. A script error or a violation of the page's policy fails the test."""
+    made = chromium.new_context(base_url=demo_chat_server.origin, viewport={"width": 1280, "height": 900})
+    made.set_default_timeout(60_000)
+    expect.set_options(timeout=30_000)
+    wrong: list[str] = []
+    made.on("weberror", lambda error: wrong.append(str(error.error)))
+    made.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    yield made
+    made.close()
+    assert not wrong
+
+
+@pytest.fixture
 def page(context: BrowserContext) -> Page:
     """The dashboard after login."""
     made = context.new_page()

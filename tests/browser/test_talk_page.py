@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from tests.browser.conftest import look
+from tests.browser.talking import ended, enter, replies, say, talk
 from tests.documents import README, blocks, section
 from tests.server import CHECKOUT, YapServer
 
@@ -62,52 +62,6 @@ window.WebSocket = class extends Plain {
   send(data) { window.sent_.push(JSON.parse(data)); super.send(data); }
 };
 """
-
-
-@pytest.fixture
-def visitor(chromium: Browser, demo_chat_server: YapServer) -> Iterator[BrowserContext]:
-    """A browser that has never been here. A script error or a violation of the page's policy fails the test."""
-    made = chromium.new_context(base_url=demo_chat_server.origin, viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(60_000)
-    expect.set_options(timeout=30_000)
-    wrong: list[str] = []
-    made.on("weberror", lambda error: wrong.append(str(error.error)))
-    made.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
-    yield made
-    made.close()
-    assert not wrong
-
-
-def enter(page: Page, key: str) -> None:
-    page.goto("/")
-    page.fill("[name=key]", key)
-    page.click("#key button")
-
-
-def talk(context: BrowserContext, server: YapServer, *scripts: str) -> Page:
-    """Open the page with the server's key; the scripts run before the page's own."""
-    page = context.new_page()
-    for script in scripts:
-        page.add_init_script(script)
-    enter(page, server.api_key)
-    expect(page.locator("#talk")).to_be_visible()
-    return page
-
-
-def say(page: Page, text: str) -> None:
-    page.fill("[name=utterance]", text)
-    page.press("[name=utterance]", "Enter")
-
-
-def replies(page: Page) -> Locator:
-    return page.locator("[data-line=reply]")
-
-
-def ended(page: Page, number: int, how: str = "done") -> str:
-    """Wait for the end of a reply; returns its text."""
-    reply = replies(page).nth(number)
-    expect(reply).to_have_attribute("data-ended", how, timeout=60_000)
-    return reply.locator(".bubble").inner_text()
 
 
 def test_a_wrong_key_is_refused_and_not_kept(visitor: BrowserContext, demo_chat_server: YapServer) -> None:

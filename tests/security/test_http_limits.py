@@ -115,6 +115,20 @@ def test_a_kept_connection_serves_on(edge_server: YapServer) -> None:
         assert status(read_answer(line)) == 405
 
 
+def test_a_stream_for_http_1_0_is_not_chunked(edge_server: YapServer) -> None:
+    body = b'{"model":"mia","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+    key = edge_server.api_key.encode()
+    line = b"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+    answer = exchange(edge_server, line % (key, len(body)), body)
+    assert status(answer) == 200, answer[:300]
+    fields, _, events = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in fields.lower()
+    assert events.startswith(b"data: {")
+    assert events.endswith(b"data: [DONE]\n\n")
+    known = exchange(edge_server, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert known.endswith((b'{"status": "ok"}', b'{"status":"ok"}'))
+
+
 @pytest.mark.parametrize("server", ["daphne", "uvicorn"])
 def test_an_unfinished_request_ends_by_an_absolute_deadline(start_fake: StartServer, server: str) -> None:
     """The deadlines of this server are a tenth of the shipped ones: two seconds for headers, six for a body."""

@@ -86,12 +86,17 @@ def test_a_reply_cut_by_the_servers_limit_is_completed() -> None:
     assert ended["type"] == "response.completed"
 
 
-def test_a_reply_cut_by_the_clients_own_smaller_limit_is_incomplete() -> None:
-    events = read(reply(frames(max_output_tokens=3, own_limit=True), "hi", reason=EndReason.LENGTH))
-    assert events[-1]["type"] == "response.incomplete"
+@pytest.mark.parametrize("form", [SOCKET_EVENTS, SSE_EVENTS], ids=["socket", "sse"])
+def test_a_reply_cut_by_the_clients_own_smaller_limit_is_incomplete(form: EventForm) -> None:
+    events = read(reply(frames(form, max_output_tokens=3, own_limit=True), "hi", reason=EndReason.LENGTH), form)
+    assert types(events)[-4:] == ["output_text.done", "content_part.done", "output_item.done", "incomplete"]
     assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
     assert events[-1]["response"]["status"] == "incomplete"
-    assert read(reply(frames(max_output_tokens=3, own_limit=True), "hi"))[-1]["type"] == "response.completed"
+    assert events[-2]["item"] == events[-1]["response"]["output"][0]
+    assert events[-2]["item"]["status"] == "incomplete"
+    whole = read(reply(frames(form, max_output_tokens=3, own_limit=True), "hi"), form)
+    assert types(whole) == [*types(events)[:-1], "completed"]
+    assert whole[-1]["response"]["output"][0]["status"] == whole[-2]["item"]["status"] == "completed"
 
 
 def test_a_timeout_with_text_is_completed_and_one_without_text_failed() -> None:

@@ -108,7 +108,12 @@ export class Conversation {
       this.wasLost = false;
       this.#event("Connected again.");
     }
-    this.shown.notice.textContent = error ? explain(error) : state === "reconnecting" ? "The connection was lost. Trying again…" : "";
+    if (state === "reconnecting") {
+      const why = error ? explain({ ...error, retry_in: null }) : "The connection was lost.";
+      this.shown.notice.textContent = `${why} Trying again…`;
+    } else if (state !== "connecting") {
+      this.shown.notice.textContent = error ? explain(error) : "";
+    }
     this.settle();
   }
 

@@ -201,7 +201,7 @@ export class Yap {
     const turn = new Turn(said, { ...message, request_id: `${++this.#count}` });
     this.#running.set(turn.message.request_id, turn);
     if (this.state === "closed") this.#endAll({ type: "error", error_code: "connection_lost", ...this.#error });
-    else if (!this.#isOpen) this.open();
+    else if (!this.#isOpen) this.#dialNow();
     else if (this.#fresh || (this.#admitted && !this.#resuming)) this.#start(turn); // else it follows the resumed reply
     return turn;
   }
@@ -306,6 +306,13 @@ export class Yap {
     this.onstate({ state, error });
   }
 
+  /** Open the connection without waiting for the time of the next attempt. */
+  #dialNow() {
+    if (this.#socket || this.#timer === true || this.state === "closed") return;
+    clearTimeout(this.#timer);
+    this.#dial();
+  }
+
   async #dial() {
     this.#timer = true;
     if (this.state !== "reconnecting") this.#set("connecting");
@@ -351,15 +358,19 @@ export class Yap {
   }
 
   #retry(error) {
-    if (++this.#failures >= this.#options.attempts) {
+    const asked = this.#wait === null ? 0 : this.#wait * 1000; // an estimate: the server may be ready long before
+    const backoff = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    const wait = asked ? Math.min(asked, LONGEST_WAIT_MS) * (1 + Math.random() / 4) : backoff;
+    this.#wait = null;
+    this.#failures += asked ? Math.min(1, wait / asked) : 1;
+    if (this.#failures >= this.#options.attempts) {
       this.#failures = 0;
       this.#timer = null;
       this.#set("idle", error ?? { error_code: "connection_lost" });
       this.#endAll({ type: "error", error_code: "connection_lost", ...error });
       return;
     }
-    const backoff = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (this.#failures - 1)) * (0.5 + Math.random() / 2);
-    this.#timer = setTimeout(() => this.#dial(), this.#wait === null ? backoff : this.#wait * 1000);
+    this.#timer = setTimeout(() => this.#dial(), wait);
     this.#set("reconnecting", error);
   }
 
@@ -376,10 +387,7 @@ export class Yap {
   /** Test the connection, or make the next attempt now: the network may have changed, which closes no WebSocket. */
   #test = () => {
     if (globalThis.document?.hidden || this.state === "closed") return;
-    if (this.state === "reconnecting" && !this.#socket && this.#timer !== true) {
-      clearTimeout(this.#timer);
-      this.#dial();
-    }
+    if (this.state === "reconnecting") this.#dialNow();
     if (!this.#isOpen) return;
     const socket = this.#socket;
     const asked = Date.now();
