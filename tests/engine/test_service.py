@@ -10,6 +10,7 @@ import pytest
 
 from inference.engines.base import LIKELY_TOKENS, PRIORITY_WARM, EngineDead, EngineRole
 from inference.engines.managed_engine import OwnedEngine
+from inference.engines.sampling import GREEDY
 from inference.engines.service import EngineService
 from inference.engines.spec import EngineSpec, ModelRefused
 from inference.engines.supervisor import ProcessSupervisor
@@ -69,14 +70,17 @@ async def test_while_it_starts_it_says_so(service: EngineService, factory: Facto
     assert status["tool"].reason == "waiting to be built"
 
 
-async def test_an_engine_is_warmed_with_the_given_prompts_and_one_structured_request(factory: Factory) -> None:
+async def test_an_engine_is_warmed_with_the_given_prompts_a_drawn_and_a_structured_request(
+    factory: Factory,
+) -> None:
     service = EngineService([CHAT], factory, startup_prompts=lambda engine: [[1, 2, 3], [4, 5]])
     await service.ensure_running()
     requests = factory.made[0].requests
-    assert [list(request.prompt_ids) for request in requests] == [[1, 2, 3], [4, 5], [1, 2, 3]]
-    assert [request.json_schema is None for request in requests] == [True, True, False]
-    assert {request.priority for request in requests[:2]} == {PRIORITY_WARM}
-    assert [request.want_logprobs for request in requests] == [0, 0, LIKELY_TOKENS]  # vLLM compiles their kernel once
+    assert [list(request.prompt_ids) for request in requests] == [[1, 2, 3], [4, 5], [1, 2, 3], [1, 2, 3]]
+    assert [request.json_schema is None for request in requests] == [True, True, True, False]
+    assert {request.priority for request in requests[:3]} == {PRIORITY_WARM}
+    assert [request.sampling == GREEDY for request in requests] == [True, True, False, True]
+    assert [request.want_logprobs for request in requests][2:] == [0, LIKELY_TOKENS]  # vLLM compiles their kernel once
     await service.aclose()
 
 
