@@ -331,7 +331,7 @@ class Turn:
     async def _stream(self, pieces: AsyncGenerator[str, None]) -> None:
         async with aclosing(pieces):
             async for piece in pieces:
-                await self._say(piece)
+                await self._outbox.put(self._style.feed(piece))
         await self._outbox.put(self._style.finish())
         await self._outbox.flush()
 

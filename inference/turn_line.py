@@ -50,7 +50,9 @@ class TurnLine:
             self.first_text_at = time.perf_counter()
             await self.acknowledge()
         self.characters += len(text)
-        await self._emit(self._frames.token(text))
+        frame = self._frames.token(text)
+        if frame and not self._muted:  # as in _emit(): one call less for each token
+            await self._send(frame)
 
     async def final(self, text: str) -> None:
         """Send the end of the text."""

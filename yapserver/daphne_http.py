@@ -1,8 +1,8 @@
 """Bounded event streams under Daphne: Daphne buffers a response without limit for a client that does not read.
 
 Twisted calls a streaming producer when its buffer is over 64 KiB. A connection that stays so for ``MAX_STALLED_S``, or
-whose buffer would hold more than ``MAX_BUFFERED_BYTES``, is cut. A chunk is written by two lines of RFC 9112 (7.1) and
-at once where nothing waits before it: Twisted takes a turn of the loop for each.
+whose buffer would hold more than ``MAX_BUFFERED_BYTES``, is cut. Head and chunks are written at once where nothing
+waits before them: Twisted takes a turn of the loop for each, and two system calls to ask for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from yapserver.daphne_patches import Message, Send, StalledProducer, send_at_once
+from yapserver.daphne_patches import DirectWriter, Message, Send, StalledProducer
+
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 def bounded_http(send: Send) -> Send:
@@ -32,39 +34,55 @@ class _BoundedSend:
         self._request = request
         self._send = send
         self._producer: StalledProducer | None = None
-        self._transport: Any = None
+        self._writer: DirectWriter | None = None
 
     async def __call__(self, message: Message) -> None:
         """Send one message (ASGI)."""
         request = self._request
         if request.channel is None or request.finished:
             return
-        if message["type"] == "http.response.body":
-            if message.get("more_body", False):
-                if not self._stream(message.get("body", b"")):
-                    return
-                if self._sent_at_once(message.get("body", b"")):
-                    return
-            elif self._producer is not None:  # before the end, Twisted wants the producer back
-                self._producer.stopProducing()
-                request.unregisterProducer()
-                self._producer = None
+        if message["type"] != "http.response.body":
+            await self._send(message)
+        elif message.get("more_body", False):
+            await self._stream(message)
+        else:
+            await self._end(message)
+
+    async def _stream(self, message: Message) -> None:
+        """Send a part of a body, unless the client does not read: then the connection is cut."""
+        request, body = self._request, message.get("body", b"")
+        if self._producer is None or self._writer is None:
+            transport = request.channel.transport
+            self._producer, self._writer = StalledProducer(transport), DirectWriter(transport)
+            request.registerProducer(self._producer, True)
+        if not self._producer.takes(len(body)):
+            return
+        if request.startedWriting:
+            self._write_chunk(body)
+        else:
+            await self._send(message)  # Twisted writes the head
+            self._writer.flush()
+
+    async def _end(self, message: Message) -> None:
+        """Send the last part of a body."""
+        request = self._request
+        if self._producer is not None:  # before the end, Twisted wants the producer back
+            self._producer.stopProducing()
+            request.unregisterProducer()
+            self._producer = None
+        if self._writer is not None and request.chunked and not request._disconnected:
+            self._write_chunk(message.get("body", b""), _LAST_CHUNK)
+            request.chunked = 0  # the last chunk is written: Twisted only ends the request
+            message = {**message, "body": b""}
         await self._send(message)
 
-    def _stream(self, body: bytes) -> bool:
-        """Register for the state of the buffer. Returns False where the client does not read, and was cut off."""
-        producer = self._producer
-        if producer is None:
-            self._transport = self._request.channel.transport
-            producer = self._producer = StalledProducer(self._transport)
-            self._request.registerProducer(producer, True)
-        return producer.takes(len(body))
-
-    def _sent_at_once(self, body: bytes) -> bool:
-        """Write one chunk; False where Twisted has to write (the head is not out yet, or the client is gone)."""
-        request = self._request
-        if not (body and request.startedWriting and request.chunked) or request._disconnected:
-            return False
+    def _write_chunk(self, body: bytes, behind: bytes = b"") -> None:
+        """Write a chunk (RFC 9112, 7.1), if the body is not empty, and bytes behind the chunk."""
+        request, writer = self._request, self._writer
+        assert writer is not None
+        if request._disconnected:
+            return
         request.sentLength += len(body)
-        send_at_once(self._transport, b"%x\r\n%b\r\n" % (len(body), body))
-        return True
+        if request.chunked and body:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        writer.write(body + behind)

@@ -141,16 +141,34 @@ def waiting_bytes(transport: Any) -> int | None:
     return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
 
 
-def send_at_once(transport: Any, frame: bytes) -> None:
-    """Write to the socket now what it takes now; the rest goes through ``transport.write``."""
-    sent = 0
-    # TLS wraps the transport and has no such method.
-    direct = hasattr(transport, "writeSomeData") and transport.connected
-    if direct and not (transport.dataBuffer or transport._tempDataLen):  # buffered bytes go first
-        taken = transport.writeSomeData(frame)
-        sent = taken if isinstance(taken, int) else 0  # an error: the reactor will see it as well
-    if sent < len(frame):
-        transport.write(frame[sent:])
+class DirectWriter:
+    """Writes to the socket of a connection now what the socket takes now; the rest goes through ``transport.write``.
+
+    Args:
+        transport: Twisted's transport. TLS wraps the socket, and takes every write itself.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._direct = hasattr(transport, "dataBuffer") and hasattr(transport, "socket")
+
+    def write(self, data: bytes) -> None:
+        """Write, behind the bytes that wait."""
+        transport, sent = self._transport, 0
+        if self._direct and transport.connected and not (transport.dataBuffer or transport._tempDataLen):
+            try:
+                sent = transport.socket.send(data)
+            except OSError:  # the socket is full, or broken: the reactor will see that as well
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
+
+    def flush(self) -> None:
+        """Write what waits as far as the socket takes it now."""
+        transport = self._transport
+        # Twisted ends a connection that is to be lost after the write, where the reactor makes that write.
+        if self._direct and transport.connected and not transport.disconnecting:
+            transport.doWrite()
 
 
 def patched(receive: Receive, send: Send) -> tuple[Receive, Send, Callable[[], None]]:
@@ -184,6 +202,7 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
     transport.unregisterProducer()  # the HTTP channel's, which ended with the upgrade
     producer = StalledProducer(transport)
     transport.registerProducer(producer, True)
+    writer = DirectWriter(transport)
     refusal = HandshakeRefusal(protocol)
 
     async def send_now(message: Message) -> None:
@@ -191,7 +210,7 @@ def _patched_send(protocol: Any, transport: Any, send: Send) -> Send:
         frames = b"".join(map(text_frame, texts)) if texts else None if text is None else text_frame(text)
         if frames is not None:
             if producer.takes(len(frames)) and protocol.state == protocol.STATE_OPEN:
-                send_at_once(transport, frames)
+                writer.write(frames)
             return
         if message["type"] == "websocket.close" and protocol.state == protocol.STATE_OPEN:
             protocol.sendCloseFrame(code=message.get("code", 1000), isReply=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -237,18 +237,12 @@ class Generation:
         changed: ChatPlan = replace(chat, request=request, reply=reply, output_style=style, request_after_yes=None)
         return replace(plan, tool=tool, chat=changed)
 
-    async def run(
-        self,
-        frames: FramesOfTurn,
-        ack: Callable[[], str] | None = None,
-        begun: Callable[[], Awaitable[None]] | None = None,
-    ) -> TurnResult | None:
+    async def run(self, frames: FramesOfTurn, ack: Callable[[], str] | None = None) -> TurnResult | None:
         """Run the turn to its last frame.
 
         Args:
             frames: encodes the frames in the client's protocol.
             ack: makes the first frame, which is sent while the engines work already; None for none.
-            begun: called where there is no ``ack``, once the engines work; may send. None: nothing is called.
 
         Returns:
             The result; None where the response was ended before the turn began.
@@ -266,12 +260,11 @@ class Generation:
                 policy = replace(policy, concurrent=False)
             self._runner = TurnRunner(policy, serving.metrics, self._send, self._on_result)
             turn = self._runner.start(plan, guarded, ack)
-            begun = begun if turn is None or ack is None else turn.line.acknowledge
-            if begun is not None:
+            if turn is not None and ack is not None:
                 # The task's first step, or that of the tasks it creates, submits the engine requests.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                await begun()
+                await turn.line.acknowledge()
             await self._runner.wait()
         if self._refusal is not None and (self._result is None or self._result.stop_reason is not None):
             error = self._refusal

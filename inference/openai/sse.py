@@ -14,11 +14,16 @@ from inference.task_ends import cancel_and_wait
 MAX_BODY_BYTES = 1024 * 1024
 KEEP_ALIVE_S = 2.5
 """Longest silence of a stream: clients give up after 5 to 10 seconds without a byte."""
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = ": keep-alive\n\n"
+HEAD_WITHIN_S = 0.1
+"""The head of a stream leaves with the first event, in one write, or alone after this time (seconds)."""
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+_SEND_ERRORS = (TimeoutError, OSError, RuntimeError)
 
 
 class ClientGone(Exception):
@@ -42,8 +47,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._working: asyncio.Task[None] | None = None
-        self._left = False  # a send has failed: nothing more is sent, and the work is cancelled
+        self._working: asyncio.Task[Any] | None = None
+        self._left = False  # the client is gone or does not read: nothing more is sent, and the work is cancelled
         self.started = False
         self._last_write = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -78,21 +83,32 @@ class Exchange:
         Raises:
             ClientGone: the client left before the end.
         """
-        working = self._working = self._loop.create_task(work)
-        watching = self._loop.create_task(self._gone())
+        working = self._working = asyncio.current_task()
+        assert working is not None
+        watching = self._loop.create_task(self._watch())
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done() or self._left:
-                raise ClientGone
-            working.result()
+            await work
+        except asyncio.CancelledError:
+            if not self._left or working.uncancel():  # the server has cancelled this task
+                raise
         finally:
+            self._working = None
             self._stop_comments()
             await cancel_and_wait(watching)
-            await cancel_and_wait(working)
+        if self._left:
+            raise ClientGone
 
-    async def _gone(self) -> None:
+    async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
+        """Send nothing more and cancel the work, once."""
+        if not self._left:
+            self._left = True
+            if self._working is not None:
+                self._working.cancel()
 
     # -- one answer --------------------------------------------------------------------------------
 
@@ -115,18 +131,22 @@ class Exchange:
 
     # -- a stream ----------------------------------------------------------------------------------
 
-    async def open_stream(self) -> None:
-        """Send the head of an event stream, once; comments fill a silence from then on."""
-        if self.started:
-            return
-        await self._start(200, b"text/event-stream; charset=utf-8", [(b"x-accel-buffering", b"no")])
-        await self._write(b"", more=True)  # Daphne sends the head with the first body message
-        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._fill_silence)
+    def begin_stream(self) -> None:
+        """Let the head of an event stream leave within :data:`HEAD_WITHIN_S`; comments fill a silence from then on."""
+        self._last_write = self._loop.time() - KEEP_ALIVE_S + HEAD_WITHIN_S
+        self._timer = self._loop.call_later(HEAD_WITHIN_S, self._fill_silence)
 
     async def send_event(self, text: str) -> None:
         """Send encoded events, the first ones behind the head. Where the client does not read, cancel the work."""
+        if self._left:
+            return
         self._last_write = self._loop.time()
-        await self._write_or_leave(text.encode())
+        try:
+            if not self.started:
+                await self._open_stream()
+            await send_in_time(self._send({"type": "http.response.body", "body": text.encode(), "more_body": True}))
+        except (ClientGone, *_SEND_ERRORS):
+            self._leave()
 
     async def close_stream(self, last: str = "") -> None:
         """End the stream.
@@ -134,30 +154,27 @@ class Exchange:
         Args:
             last: encoded events that are sent with the end, in one write.
         """
-        await self.open_stream()
+        if not self.started:
+            await self._open_stream()
         self._stop_comments()
         await self._write(last.encode(), more=False)
+
+    async def _open_stream(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(KEEP_ALIVE_S, self._fill_silence)
+        await self._start(200, b"text/event-stream; charset=utf-8", [(b"x-accel-buffering", b"no")])
 
     def _fill_silence(self) -> None:
         now = self._loop.time()
         silent = now - self._last_write
         if silent >= KEEP_ALIVE_S:
             if self._comment is None or self._comment.done():
-                self._comment = self._loop.create_task(self._write_or_leave(KEEP_ALIVE))
+                self._comment = self._loop.create_task(self._send_comment())
             self._last_write, silent = now, 0.0
         self._timer = self._loop.call_later(KEEP_ALIVE_S - silent, self._fill_silence)
 
-    async def _write_or_leave(self, body: bytes) -> None:
-        if self._left:
-            return
-        try:
-            if not self.started:
-                await self.open_stream()
-            await self._write(body, more=True)
-        except ClientGone:
-            self._left = True
-            if self._working is not None:
-                self._working.cancel()
+    async def _send_comment(self) -> None:
+        await self.send_event(KEEP_ALIVE if self.started else "")  # Daphne sends the head with the first body message
 
     def _stop_comments(self) -> None:
         if self._timer is not None:
@@ -180,5 +197,5 @@ class Exchange:
     async def _in_time(self, message: dict[str, Any]) -> None:
         try:
             await send_in_time(self._send(message))
-        except (TimeoutError, OSError, RuntimeError):
+        except _SEND_ERRORS:
             raise ClientGone from None

@@ -46,7 +46,8 @@ async def answer_text(
             await generation.run(reply)
             body = whole(reply, model.id)
         else:
-            await generation.run(stream, begun=exchange.open_stream)
+            exchange.begin_stream()
+            await generation.run(stream)
     # The slot is free before the last events leave: the next request of the client may come at once.
     if stream is None:
         await exchange.answer(200, body)

@@ -17,8 +17,8 @@ from yapserver.daphne_patches import (
     MAX_STALLED_S,
     MAX_WAITING,
     MAX_WAITING_BYTES,
+    DirectWriter,
     patched,
-    send_at_once,
 )
 
 
@@ -211,9 +211,13 @@ class Socket(Transport):
         self.room: int | None = room
         self.taken = b""
 
-    def writeSomeData(self, data: bytes) -> int | Exception:  # noqa: N802
+    @property
+    def socket(self) -> Socket:
+        return self
+
+    def send(self, data: bytes) -> int:
         if self.room is None:
-            return ConnectionError()
+            raise ConnectionResetError
         now = data[: self.room]
         self.taken, self.room = self.taken + now, self.room - len(now)
         return len(now)
@@ -225,14 +229,14 @@ class Socket(Transport):
 
 def test_what_the_socket_takes_leaves_at_once() -> None:
     transport = Socket(room=100)
-    send_at_once(transport, b"hello")
+    DirectWriter(transport).write(b"hello")
     assert (transport.taken, transport.written) == (b"hello", [])
 
 
 def test_what_the_socket_does_not_take_is_left_to_twisted_in_order() -> None:
     transport = Socket(room=7)
     for frame in (b"hello", b"world", b"again"):
-        send_at_once(transport, frame)
+        DirectWriter(transport).write(frame)
         transport.room = transport.room or 100  # there is room again, but what waits goes first
     assert transport.taken + b"".join(transport.written) == b"helloworldagain"
     assert transport.taken == b"hellowo"
@@ -245,7 +249,7 @@ def test_a_connection_that_is_lost_is_left_to_twisted(state: str) -> None:
         transport.connected = 0
     else:
         transport.room = None
-    send_at_once(transport, b"hello")
+    DirectWriter(transport).write(b"hello")
     assert (transport.taken, transport.written) == (b"", [b"hello"])
 
 
