@@ -45,7 +45,8 @@ def find_credentials(
     Returns:
         The credentials. An empty key counts as none; the same key twice is one key.
     """
-    found = {value for name, value in parse_qsl(query_string.decode("latin-1")) if name == "api_key"}
+    query = parse_qsl(query_string.decode("latin-1")) if query_string else ()
+    found = {value for name, value in query if name == "api_key"}
     for raw_name, raw_value in headers:
         name, value = raw_name.lower(), raw_value.decode("latin-1").strip()
         if name == b"x-api-key":

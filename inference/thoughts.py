@@ -131,7 +131,9 @@ class ThoughtFilter:
             The text that is visible now, and its ids. Both may be empty.
         """
         self._seen += len(token_ids)
-        if self._state is _State.TEXT and not self._chunks and self._first_characters.isdisjoint(text):
+        if not self._chunks and self._first_characters.isdisjoint(text) and self._continues_text(text):
+            self._state = _State.TEXT
+            self._started = self._started or bool(token_ids)
             self._visible += len(token_ids)
             return text, list(token_ids)
         self._chunks.append(_Chunk(text, list(token_ids)))
@@ -152,6 +154,12 @@ class ThoughtFilter:
         if not self._started:
             self.prefix_ids += self._encode_mark(f"{closing}\n\n")
         self._enter_text()
+
+    def _continues_text(self, text: str) -> bool:
+        """Whether a text without marks is text of the reply, and not white space before or behind thoughts."""
+        if self._state is _State.BEFORE_TEXT:
+            return not self._after_thoughts and bool(text) and not text.isspace()
+        return self._state is _State.TEXT
 
     # -- the held text -------------------------------------------------------------------------------
 

@@ -85,10 +85,11 @@ class EngineService:
         At the start every engine must answer. Afterwards a tool engine that is being replaced beside a working chat
         engine does not count: its decisions are no meanwhile.
         """
-        needed = [EngineRole.CHAT] if self._was_ready and EngineRole.CHAT in self._roles else list(self._roles)
         if not self._was_ready:
             return all(one.answers for one in self._engines)
-        return all(self._answers(role) for role in needed)
+        if EngineRole.CHAT in self._roles:
+            return self._answers(EngineRole.CHAT)
+        return all(map(self._answers, self._roles))
 
     def degraded(self) -> list[str]:
         """Return the roles with an engine that does not answer, although all were ready once."""

@@ -220,6 +220,9 @@ class Generation:
         chat = plan.chat
         assert chat is not None
         prefill, prefill_ids = self._prefill
+        special = prefill or ask.raw or ask.json_schema or ask.sampling.stop or self._affinity != chat.reply.affinity
+        if tool is None and not special:
+            return plan
         free = ask.json_schema is None and not ask.raw  # a reply of one speaker, without the label of another
         matchers = chat.reply.matchers if free else ()
         if ask.sampling.stop and ask.json_schema is None:
