@@ -8,6 +8,10 @@ import sys
 def main() -> None:
     os.umask(0o077)  # the database, secrets and logs are their owner's alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "yapserver.settings")
+    if sys.argv[1:2] == ["serve"]:
+        from yapserver.event_loop import use_uvloop
+
+        use_uvloop()  # before Django is set up: Daphne is an installed app, and its reactor takes its loop when imported
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -1,7 +1,8 @@
 """The two ASGI servers of ``manage.py serve``, with one shutdown (:mod:`yapserver.shutdown`).
 
-Daphne is the default, the server that Channels is made with. uvicorn, with its sans-I/O WebSocket code on uvloop, needs
-less processor time for a frame. Neither compresses: token frames are too small to gain by it.
+Daphne is the default, the server that Channels is made with. uvicorn, with its sans-I/O WebSocket code, needs less
+processor time for a frame. Both run on uvloop (:mod:`yapserver.event_loop`). Neither compresses: token frames are too
+small to gain by it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ import sys
 
 
 def main() -> None:
+    from yapserver.event_loop import use_uvloop
+
+    use_uvloop()  # as manage.py does
     from django.core.management import execute_from_command_line
 
     from inference.engines import arguments, vllm_engine

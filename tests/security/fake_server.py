@@ -68,6 +68,9 @@ def main() -> None:
 
     from django.conf import settings
 
+    from yapserver.event_loop import use_uvloop
+
+    use_uvloop()  # as manage.py does
     from yapserver.asgi import application
     from yapserver.asgi_servers import RUNNERS
 
