@@ -11,7 +11,7 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:
         from yapserver.event_loop import use_uvloop
 
-        use_uvloop()  # before Django is set up: Daphne is an installed app, and its reactor takes its loop when imported
+        use_uvloop()  # before Django is set up: that imports Daphne, whose reactor takes a loop at once
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

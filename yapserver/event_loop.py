@@ -6,7 +6,10 @@ import asyncio
 
 
 def use_uvloop() -> None:
-    """Let every loop that this process makes from now on be uvloop's. Call this before ``daphne.server`` is imported."""
+    """Let every loop that this process makes from now on be uvloop's.
+
+    Call this before ``daphne.server`` is imported: the reactor takes its loop then.
+    """
     import uvloop
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

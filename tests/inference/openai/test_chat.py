@@ -254,6 +254,29 @@ async def test_an_engine_that_dies_is_an_event_after_the_head_and_a_status_befor
         await served.all_free()
 
 
+async def test_the_head_leaves_with_the_first_text_or_soon_without() -> None:
+    chat, sent = held(0), list[dict[str, Any]]()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    fields = {"model": "anna", "messages": HI, "stream": True}
+    async with surface(chat) as served:
+        quick = served.begin("/v1/chat/completions", fields, send=send)
+        await chat.wait_for_requests(1)
+        assert sent == []
+        let_go(chat)
+        await quick.end()
+        assert [message["type"] for message in sent[:2]] == ["http.response.start", "http.response.body"]
+        assert b'"role":"assistant","content":"' in sent[1]["body"]
+        chat.step = asyncio.Semaphore(0)
+        slow = served.begin("/v1/chat/completions", fields)
+        reply = await slow.until(lambda reply: reply.status == 200)
+        assert reply.body == b""
+        let_go(chat)
+        assert (await slow.end()).text == SAID
+
+
 async def test_a_silent_stream_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.openai.sse.KEEP_ALIVE_S", 0.02)
     chat = held(0)
