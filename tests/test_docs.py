@@ -255,7 +255,7 @@ def test_links_resolve(document: Path) -> None:
 def test_nothing_of_the_place_where_this_was_written(document: Path) -> None:
     """Allow only served paths, common paths, example hosts and common programs."""
     text = document.read_text()
-    ours = {path.strip("/").partition("/")[0] for path in _routes(get_resolver())} | {"ws", "v1", "admin"}
+    ours = {path.strip("/").partition("/")[0] for path in _routes(get_resolver())} | {"ws", "v1", "tokenize", "admin"}
     common = {"srv", "etc", "dev", "data", "models"}
     typed = {"help", "stats"}  # commands of the live client
     roots = set(re.findall(r"(?<![\w.:/<>…}*-])/([a-z]\w*)", text))

@@ -233,6 +233,7 @@ class Environment(BaseSettings):
     OPENAI_DEFAULT_MODEL: str = Field(
         "", description="slug of the persona that answers requests for unknown models; empty: such requests get a 404"
     )
+    CORS_ORIGINS: str = Field("", description="origins of web pages that may use `/v1`, comma-separated; `*`: all")
     OPENAI_RECORDS: NonNegative = Field(
         1000,
         description="conversations whose token ids are kept for clients that send the whole history each time, in at "

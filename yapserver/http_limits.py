@@ -17,7 +17,7 @@ LINGER_BYTES = 16 * 1024 * 1024  # and may send this much more, which is thrown 
 MAX_HEADER_BYTES = 16 * 1024  # request line and headers; Twisted's own limit, applied to uvicorn too
 KIB, MIB = 1024, 1024 * 1024
 # The first prefix that fits a path decides. The largest legitimate upload is a character card of 10 MiB.
-_BODY_BYTES = (("/admin/login", 64 * KIB), ("/admin/", 11 * MIB), ("/v1/", MIB), ("", 64 * KIB))
+_BODY_BYTES = (("/admin/login", 64 * KIB), ("/admin/", 11 * MIB), ("/v1/", MIB), ("/tokenize", MIB), ("", 64 * KIB))
 
 # Percent-encoded forms cost much more to parse than their size suggests; the admin sends its large ones as multipart.
 URLENCODED_BYTES = 256 * KIB

@@ -114,6 +114,7 @@ def paths() -> dict[str, Any]:
         "/v1/token/encode": {
             "post": _operation("token_encode", "The chat model's tokens of a text.", {"text": _TEXT}, ["text"])
         },
+        "/tokenize": {"post": _operation("tokenize", "The same, as vLLM has it.", {"prompt": _TEXT}, ["prompt"])},
         "/v1/model": {"get": _operation("model_show_default", "The model that answers by default.")},
         "/v1/model/list": {"get": _operation("model_list", "The same as `/v1/models`.")},
     }

@@ -25,6 +25,7 @@ from inference.http.views import ServerStatus
 from inference.kept_sessions import KeptSessions
 from inference.metrics import Metrics
 from inference.openai.context import OpenAIContext
+from inference.openai.cross_origin import CrossOrigin
 from inference.openai.records import RecordStore
 from inference.openai.response_copies import ResponseCopies
 from inference.phrases.compiled import MAX_BIASED_TOKENS, PhraseStore, token_biases
@@ -197,6 +198,7 @@ class ServerRuntime:
             RecordStore(env.OPENAI_RECORDS),
             env.OPENAI_DEFAULT_MODEL,
             self._response_copies(),
+            CrossOrigin(env.CORS_ORIGINS.split(",")),
         )
         # A broken file stops the server here, before anything is built.
         phrases = phrase_file(env)

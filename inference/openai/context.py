@@ -8,6 +8,7 @@ from accounts.callers import Caller
 from accounts.connection_slots import ConnectionSlot
 from inference.admission import Admission, check_ready
 from inference.openai.callers import ENCODINGS, REFUSED, CallerCache, KeyWindows
+from inference.openai.cross_origin import CrossOrigin
 from inference.openai.errors import own_slots_taken
 from inference.openai.extra_phrases import ExtraPhrases
 from inference.openai.models import Models
@@ -37,6 +38,7 @@ class OpenAIContext:
         records: histories with their token ids.
         default_model: the persona that answers unknown model names; empty for none.
         copies: copies of stored responses for other processes; None where there are no others.
+        cross_origin: web pages of other origins that may use the surface.
     """
 
     serving: ServingContext
@@ -45,6 +47,7 @@ class OpenAIContext:
     records: RecordStore
     default_model: str = ""
     copies: ResponseCopies | None = None
+    cross_origin: CrossOrigin = field(default_factory=CrossOrigin)
     callers: CallerCache = field(init=False)
     windows: KeyWindows = field(default_factory=KeyWindows)
     refused: KeyWindows = field(default_factory=lambda: KeyWindows(REFUSED))

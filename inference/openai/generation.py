@@ -27,7 +27,7 @@ from inference.openai.records import Record, RecordOwner, prompt_hash
 from inference.openai.request_tools import without_phrases
 from inference.openai.requests import Ask
 from inference.openai.responses_store import owner_of
-from inference.openai.tool_question import ToolQuestion, permitted
+from inference.openai.tool_question import ToolQuestion, permitted, with_short_tools
 from inference.phrases.automaton import PhraseAutomaton
 from inference.phrases.stops import text_stops
 from inference.prefix_cache import prime
@@ -173,10 +173,10 @@ class Generation:
         serving = context.serving
         ask = permitted(ask, model, self.caller)
         engines = engines_for_start(serving)
+        by_tool_engine = engines.tool is not None
+        ask = await with_short_tools(ask, serving.resolver.encoder, by_tool_engine=by_tool_engine)
         try:
-            persona = await resolve_persona(
-                serving.resolver, model, ask, self.caller, by_tool_engine=engines.tool is not None
-            )
+            persona = await resolve_persona(serving.resolver, model, ask, self.caller, by_tool_engine=by_tool_engine)
         except PersonaError as error:
             raise persona_refused(error) from None
         encoder = context.formats.encoder(serving.resolver.encoder, ask_tool=ask.has_tools)

@@ -37,15 +37,17 @@ class Exchange:
         scope: the ASGI scope.
         receive: as the server gave it.
         send: as the server gave it. Sends that block are bounded in time.
+        headers: further headers of the answer, whichever it is.
     """
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send, headers: Headers = ()) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"].rstrip("/")
         self.request_id = uuid.uuid4().hex
         self._receive = receive
         self._send = send
+        self._headers = headers
         self._loop = asyncio.get_running_loop()
         self._working: asyncio.Task[Any] | None = None
         self._left = False  # the client is gone or does not read: nothing more is sent, and the work is cancelled
@@ -187,6 +189,7 @@ class Exchange:
             (b"content-type", content_type),
             (b"cache-control", b"no-cache"),
             (b"x-request-id", self.request_id.encode()),
+            *self._headers,
             *headers,
         ]
         await self._in_time({"type": "http.response.start", "status": status, "headers": common})

@@ -1,7 +1,7 @@
 """The OpenAI-compatible HTTP surface: a raw ASGI application for ``/v1``, beside Channels and before Django.
 
-The order of a request: body, key, readiness, refused requests of the key, then the endpoint's own checks (message
-window, token budget, model, fields, slot), the head, the turn.
+A browser's preflight is answered first. The order of other requests: body, key, readiness, refused requests of the
+key, then the endpoint's own checks (message window, token budget, model, fields, slot), the head, the turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from inference.openai.listing import list_models, show_model
 from inference.openai.messages import require_object
 from inference.openai.responses_http import create_response
 from inference.openai.sse import ClientGone, Exchange, Receive, Send
-from inference.openai.tabby import encode_tokens, show_default_model
+from inference.openai.tabby import encode_tokens, show_default_model, tokenize
 from inference.protocol.errors import ErrorCode, ProtocolError
 from inference.protocol.json_text import parse_json
 
@@ -41,15 +41,18 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/v1/model"): show_default_model,
     ("POST", "/v1/completions"): completions,
     ("POST", "/v1/token/encode"): encode_tokens,
+    ("POST", "/tokenize"): tokenize,
     ("POST", "/v1/chat/completions"): chat_completions,
     ("POST", "/v1/responses"): create_response,
 }
 _ONE_MODEL = "/v1/models/"
+_OTHER_PATHS = frozenset({"/v1", "/tokenize", "/tokenize/"})
+"""The paths of this surface that do not begin with ``/v1/``."""
 
 
 def is_openai_path(path: str) -> bool:
     """Whether a path belongs to this surface."""
-    return path == "/v1" or path.startswith("/v1/")
+    return path.startswith("/v1/") or path in _OTHER_PATHS
 
 
 class OpenAISurface:
@@ -64,10 +67,15 @@ class OpenAISurface:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
-        exchange = Exchange(scope, receive, send)
+        pages = self._context.cross_origin
+        exchange = Exchange(scope, receive, send, pages.headers(scope))
         caller: Caller | None = None
         body = b""
         try:
+            preflight = pages.preflight(scope)
+            if preflight is not None:
+                await exchange.answer(200, b"", preflight)
+                return
             handler = _handler(exchange)
             body = await exchange.body()
             caller = await self._caller(exchange)

@@ -1,4 +1,4 @@
-"""The endpoints of TabbyAPI that SillyTavern's text-completion type reads beside ``/v1/completions``."""
+"""The endpoints of TabbyAPI and vLLM that SillyTavern's text-completion types read beside ``/v1/completions``."""
 
 from __future__ import annotations
 
@@ -33,21 +33,40 @@ async def show_default_model(
 
 
 async def encode_tokens(context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]) -> None:
-    """``POST /v1/token/encode``: the chat model's token ids of a text.
+    """``POST /v1/token/encode`` of TabbyAPI: the chat model's token ids of ``text``.
 
     Raises:
         OpenAIError: the text is absent, or longer than the context can be.
         ProtocolError: there is no chat engine, or the key has many texts encoded.
     """
+    ids = await _ids(context, caller, fields.get("text"), "text")
+    await exchange.answer(200, orjson.dumps({"tokens": ids, "length": len(ids)}))
+
+
+async def tokenize(context: OpenAIContext, exchange: Exchange, caller: Caller, fields: Mapping[str, Any]) -> None:
+    """``POST /tokenize`` of vLLM: the chat model's token ids of ``prompt``. All personas share one tokenizer.
+
+    Raises:
+        OpenAIError: the text is absent, or longer than the context can be.
+        ProtocolError: there is no chat engine, or the key has many texts encoded.
+    """
+    ids = await _ids(context, caller, fields.get("prompt"), "prompt")
+    most = context.serving.resolver.encoder.limits.chat_context
+    await exchange.answer(
+        200, orjson.dumps({"count": len(ids), "max_model_len": most, "tokens": ids, "token_strs": None})
+    )
+
+
+async def _ids(context: OpenAIContext, caller: Caller, text: Any, name: str) -> list[int]:
+    """Return the token ids of a field, in a thread where the text is long."""
     require_chat_engine(context.serving)
-    encoder, text = context.serving.resolver.encoder, fields.get("text")
+    encoder = context.serving.resolver.encoder
     assert encoder.chat is not None
     if not isinstance(text, str):
-        raise invalid("text must be a string", "text")
+        raise invalid(f"{name} must be a string", name)
     most = encoder.limits.chat_context * MAX_CHARS_PER_TOKEN
     if len(text) > most:
-        raise invalid(f"text may have at most {most} characters", "text")
+        raise invalid(f"{name} may have at most {most} characters", name)
     context.encodings.charge(caller, 1 + len(text) // LONG_TEXT_CHARS)
     encode = encoder.chat.text.encode
-    ids = await asyncio.to_thread(encode, text) if len(text) > LONG_TEXT_CHARS else encode(text)
-    await exchange.answer(200, orjson.dumps({"tokens": ids, "length": len(ids)}))
+    return await asyncio.to_thread(encode, text) if len(text) > LONG_TEXT_CHARS else encode(text)

@@ -7,6 +7,7 @@ a call that is required     tool engine, else chat engine; the engine only write
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass, replace
 
@@ -16,11 +17,14 @@ from inference.openai.errors import context_length_exceeded
 from inference.openai.models import Model
 from inference.openai.requests import Ask
 from inference.prompting.conversation import Conversation
-from inference.prompting.persona import ResolvedPersona
+from inference.prompting.persona import PersonaError, ResolvedPersona
+from inference.prompting.persona_encoder import PersonaEncoder
 from inference.tool_decision import DEFAULT_THRESHOLD, ToolPolicy, ToolRequest
 from inference.turn_admission import DeployedEngines
 from inference.turn_plan import ToolPlan
 from inference.turn_result import EncodedUtterance
+
+logger = logging.getLogger("yap.openai")
 
 
 def permitted(ask: Ask, model: Model, caller: Caller) -> Ask:
@@ -36,6 +40,26 @@ def permitted(ask: Ask, model: Model, caller: Caller) -> Ask:
     persona_tools = tools is None and wanted and not ask.raw and ask.json_schema is None
     unchanged = tools is ask.tools and persona_tools == ask.persona_tools
     return ask if unchanged else replace(ask, tools=tools, persona_tools=persona_tools)
+
+
+async def with_short_tools(ask: Ask, encoder: PersonaEncoder, *, by_tool_engine: bool) -> Ask:
+    """Return a request without tools that are longer than this server allows; the answer is a reply in words.
+
+    Clients such as Open WebUI offer dozens of tools with every message, whether one is wanted or not.
+
+    Args:
+        ask: the request; a required call is left as it is, because words would not answer it.
+        encoder: encodes the tools' prompt.
+        by_tool_engine: whether the tool engine reads the tools' prompt, else the chat engine.
+    """
+    if ask.tools is None or ask.tools.required:
+        return ask
+    try:
+        await encoder.encode_tool_prompt(ask.tools.prompt, by_tool_engine=by_tool_engine)
+    except PersonaError as error:
+        logger.info("tools of a request are left out: %s", error)
+        return replace(ask, tools=None)
+    return ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +93,7 @@ class ToolQuestion:
             planned: the part as on ``/ws``, where no chat engine decides.
 
         Raises:
-            OpenAIError: the tools do not fit in the chat engine's context.
+            OpenAIError: a required call whose tools do not fit in the chat engine's context.
         """
         tools = self.ask.tools
         if tools is None or not self.ask.decides:
@@ -78,7 +102,10 @@ class ToolQuestion:
             asked = planned is not None and (planned.classifier is not None or planned.request is not None)
             if asked or self.policy.kind == "classifier":
                 return planned
-        engine, prompt_ids = self._prompt()
+        asked_of = self._prompt(required=tools.required)
+        if asked_of is None:
+            return planned
+        engine, prompt_ids = asked_of
         threshold = self.persona.snapshot.tool_threshold if self.persona.snapshot else None
         if threshold is None:
             threshold = self.policy.threshold
@@ -93,8 +120,8 @@ class ToolQuestion:
         )
         return ToolPlan(engine, request)
 
-    def _prompt(self) -> tuple[Engine, list[int]]:
-        """Return the engine that decides and its prompt."""
+    def _prompt(self, *, required: bool) -> tuple[Engine, list[int]] | None:
+        """Return the engine that decides and its prompt; None where the question does not fit and may be left out."""
         conversation, engines = self.conversation, self.engines
         if engines.tool is not None:
             ids = conversation.tool_prompt(self.persona, self.utterance)
@@ -103,6 +130,9 @@ class ToolQuestion:
         assert engines.chat is not None
         ids = conversation.decision_prompt_of_chat(self.persona.tool_ids, self.utterance.text or "")
         room = conversation.decision_room_of_chat
+        if len(ids) > room and not required:
+            logger.info("tools of a request are left out: %d tokens with the last message, %d are left", len(ids), room)
+            return None
         if len(ids) > room:
             raise context_length_exceeded(f"the tools and the last message have {len(ids)} tokens; {room} are left")
         return engines.chat, ids

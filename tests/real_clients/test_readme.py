@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.documents import README, blocks, section
@@ -143,19 +142,4 @@ def test_sillytavern(demo_server: YapServer, tavern: SillyTavern) -> None:
             "model": settings["Model"], "messages": [{"role": "user", "content": "Hello!"}], "stream": False,
         },
     )  # fmt: skip
-    assert answer["choices"][0]["message"]["content"].strip()
-
-
-def test_open_webui(demo_server: YapServer) -> None:
-    """Its own server is no test dependency: the requests are those that its source makes with these settings."""
-    settings = dict(line.split("=", 1) for line in snippet("Open WebUI", "ini", demo_server).splitlines())
-    headers = {"Authorization": f"Bearer {settings['OPENAI_API_KEY']}"}
-    with httpx.Client(headers=headers, timeout=60) as http:
-        models = http.get(f"{settings['OPENAI_API_BASE_URL']}/models").raise_for_status().json()["data"]
-        assert all(model["name"] for model in models)
-        body = {
-            "model": models[0]["id"], "stream": False, "max_tokens": 20,
-            "messages": [{"role": "user", "content": "Suggest a title for this chat."}],
-        }  # fmt: skip
-        answer = http.post(f"{settings['OPENAI_API_BASE_URL']}/chat/completions", json=body).raise_for_status().json()
     assert answer["choices"][0]["message"]["content"].strip()

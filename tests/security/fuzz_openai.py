@@ -116,6 +116,7 @@ COMPLETIONS: Mapping[str, tuple[int, Build]] = {
     **{f"prompt{name}": (2_000, build) for name, build in _TEXTS.items()}, "prompt (list)": (1, times("a")),
     "suffix": (64, text()), "echo": (4, text()),
 }  # fmt: skip
+TOKENIZE: Mapping[str, tuple[int, Build]] = {f"prompt{name}": (4_000, build) for name, build in _TEXTS.items()}
 ENCODE: Mapping[str, tuple[int, Build]] = {f"text{name}": (4_000, build) for name, build in _TEXTS.items()}
 RESPONSES: Mapping[str, tuple[int, Build]] = {
     **{f"input{name}": (2_000, build) for name, build in _TEXTS.items()},
@@ -136,6 +137,7 @@ PATHS: Mapping[str, tuple[str, Mapping[str, tuple[int, Build]], Mapping[str, Any
     "chat, streamed": ("/v1/chat/completions", {"messages": CHAT["messages"]}, {"messages": HI, "stream": True}),
     "completions": ("/v1/completions", COMPLETIONS, {"prompt": "hi"}),
     "encode": ("/v1/token/encode", ENCODE, {}),
+    "tokenize": ("/tokenize", TOKENIZE, {}),
     "responses": ("/v1/responses", RESPONSES, {"input": "hi"}),
     "responses socket": ("", RESPONSES, {"input": "hi", "type": "response.create"}),
 }

@@ -129,11 +129,12 @@ async def test_requests_that_come_too_soon_do_not_shut_a_client_out() -> None:
         assert (await served.chat_completion()).status == 200
 
 
-async def test_token_counting_has_a_window_of_its_own() -> None:
+@pytest.mark.parametrize(("path", "name"), [("/v1/token/encode", "text"), ("/tokenize", "prompt")])
+async def test_token_counting_has_a_window_of_its_own(path: str, name: str) -> None:
     async with surface() as served:
         text = "word " * (5 * LONG_TEXT_CHARS // 5)
         answered = 0
-        while (reply := await served.post("/v1/token/encode", {"text": text})).status == 200:
+        while (reply := await served.post(path, {name: text})).status == 200:
             answered += 1
         assert reply.status == 429
         assert answered == -(-ENCODINGS.limit // 6)

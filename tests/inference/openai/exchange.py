@@ -13,7 +13,9 @@ from accounts.callers import Caller
 from accounts.connection_slots import MemoryConnectionSlots
 from inference.admission import Admission
 from inference.openai.context import OpenAIContext
+from inference.openai.cross_origin import CrossOrigin
 from inference.openai.records import RecordStore
+from inference.openai.sse import Headers
 from inference.openai.surface import OpenAISurface
 from inference.session_registry import SessionRegistry
 from tests.fakes.engine import FakeEngine
@@ -53,7 +55,9 @@ class Reply:
 class Request:
     """One running request. :attr:`reply` grows while the server answers."""
 
-    def __init__(self, app: Any, method: str, path: str, body: bytes, key: str | None, send: Any = None) -> None:
+    def __init__(
+        self, app: Any, method: str, path: str, body: bytes, key: str | None, send: Any = None, headers: Headers = ()
+    ) -> None:
         self.reply = Reply()
         self._gone = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -64,7 +68,7 @@ class Request:
             "method": method,
             "path": path,
             "query_string": query.encode(),
-            "headers": [] if key is None else [(b"authorization", f"Bearer {key}".encode())],
+            "headers": [*headers, *([] if key is None else [(b"authorization", f"Bearer {key}".encode())])],
             "client": ["127.0.0.1", 1],
         }
         self.task = asyncio.create_task(app(scope, self._receive, send or self._send))
@@ -119,9 +123,10 @@ class Surface:
         key: str | None = KEY,
         raw: bytes | None = None,
         send: Any = None,
+        headers: Headers = (),
     ) -> Request:
         body = raw if raw is not None else b"" if fields is None else json.dumps(fields).encode()
-        return Request(self.app, method, path, body, key, send)
+        return Request(self.app, method, path, body, key, send, headers)
 
     async def post(self, path: str, fields: Any = None, **options: Any) -> Reply:
         return await self.begin(path, fields, **options).end()
@@ -149,6 +154,7 @@ async def surface(
     slots: int = 4,
     records: int = 100,
     default_model: str = "",
+    origins: tuple[str, ...] = (),
     **serving: Any,
 ) -> AsyncIterator[Surface]:
     """A surface over fake engines, with one key."""
@@ -161,7 +167,8 @@ async def surface(
 
     memory = MemoryConnectionSlots(slots)
     parts = OpenAIContext(
-        context, Admission(find, memory, 0.02, 1008, 1013), SessionRegistry(), RecordStore(records), default_model
-    )
+        context, Admission(find, memory, 0.02, 1008, 1013), SessionRegistry(), RecordStore(records), default_model,
+        cross_origin=CrossOrigin(origins),
+    )  # fmt: skip
     yield Surface(parts, OpenAISurface(parts), chat, tool, memory, callers)
     await context.engines.aclose()

@@ -180,13 +180,36 @@ async def test_where_the_operator_chose_the_classifier_unknown_tools_are_no() ->
         assert len(served.chat.requests) == 1
 
 
-async def test_tools_that_do_not_fit_are_400() -> None:
-    wide = json.loads(json.dumps(WEATHER))
-    wide["function"]["description"] = "weather " * 500
-    small = PromptLimits(chat_context=800, chat_prompt=200)
-    async with surface(chat_engine(CALL), policy=policy("auto"), limits=small) as served:
-        reply = await served.chat_completion(tools=[wide])
-        assert (reply.status, reply.json["error"]["code"]) == (400, "context_length_exceeded")
+WIDE = {"type": "function", "function": {**WEATHER["function"], "description": "weather " * 500}}  # type: ignore[dict-item]
+CONTEXT = PromptLimits(chat_context=800, chat_prompt=200)
+TOOL_PROMPT = PromptLimits(tool_prompt=800)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limits", [CONTEXT, TOOL_PROMPT])
+async def test_tools_that_do_not_fit_are_left_out(limits: PromptLimits, stream: bool) -> None:
+    async with surface(chat_engine(CALL), policy=policy("auto"), limits=limits) as served:
+        reply = await served.chat_completion(tools=[WIDE], stream=stream)
+        assert (reply.text if stream else reply.json["choices"][0]["message"]["content"]) == SAID
+        assert len(served.chat.requests) == 1
+        await served.all_free()
+
+
+async def test_the_tool_engine_is_not_asked_about_tools_that_do_not_fit() -> None:
+    tool = tool_engine()
+    async with surface(None, tool, limits=TOOL_PROMPT) as served:
+        assert called(await served.chat_completion(tools=[WIDE])) is None
+        assert tool.requests == []
+        assert called(await served.chat_completion(tools=[WEATHER])) is not None
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"), [(CONTEXT, "context_length_exceeded"), (TOOL_PROMPT, "tool_prompt_too_long")]
+)
+async def test_a_required_call_of_tools_that_do_not_fit_is_400(limits: PromptLimits, code: str) -> None:
+    async with surface(chat_engine(CALL), policy=policy("auto"), limits=limits) as served:
+        reply = await served.chat_completion(tools=[WIDE], tool_choice="required")
+        assert (reply.status, reply.json["error"]["code"]) == (400, code)
         await served.all_free()
 
 

@@ -164,7 +164,10 @@ async def test_a_required_call_starts_no_reply(choice: Any) -> None:
         {"tools": [WEATHER] * 65},
         {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "b"}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
-        {"tools": [{"type": "function", "function": {"name": "a", "description": "x" * 100_000}}]},
+        {
+            "tools": [{"type": "function", "function": {"name": "a", "description": "x" * 100_000}}],
+            "tool_choice": "required",
+        },
     ],
 )
 async def test_tools_that_can_never_be_called_are_400(fields: dict[str, Any]) -> None:
@@ -307,5 +310,11 @@ async def test_tabbys_endpoints() -> None:
         assert served.chat.tokenizer.convert_tokens_to_ids("<|im_start|>") not in ids["tokens"]
         assert (await served.post("/v1/token/encode", {"text": 5})).status == 400
         assert (await served.post("/v1/token/encode", {"text": "x" * 500_000})).status == 400
+        vllm = (await served.post("/tokenize", {"model": "anna", "prompt": "Hello <|im_start|>"})).json
+        assert (vllm["tokens"], vllm["count"]) == (ids["tokens"], ids["length"])
+        assert vllm["max_model_len"] == (await served.get("/v1/models/anna")).json["max_model_len"]
+        assert (await served.post("/tokenize", {"text": "Hello"})).json["error"]["param"] == "prompt"
+        assert (await served.post("/tokenize", {"prompt": "x" * 500_000})).status == 400
+        assert (await served.post("/tokenize", {"prompt": "Hello"}, key="wrong")).status == 401
         assert (await served.get("/v1/model")).json["id"] == "anna"
         assert (await served.get("/v1/model/list")).json == (await served.get("/v1/models")).json
