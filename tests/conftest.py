@@ -143,7 +143,7 @@ def demo_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path
 @pytest.fixture(scope="session")
 def demo_chat_server(request: pytest.FixtureRequest, server_folder: Callable[[], Path]) -> Iterator[YapServer]:
     """A server with the demo model as chat engine alone: no tool model holds its text back, so text always streams."""
-    yield from _serve(request, server_folder(), DEPLOY_MODELS="chat", TOOL_DECISION="auto")
+    yield from _serve(request, server_folder(), DEPLOY_MODELS="chat", TOOL_DECISION="auto", CORS_ORIGINS="*")
 
 
 @pytest.fixture(scope="session")
