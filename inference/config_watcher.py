@@ -82,6 +82,7 @@ class ConfigWatcher:
         self._revoking: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._trouble = ""
+        self._loaded = False  # a catalogue is in force that this watcher has loaded
 
     async def start(self) -> None:
         """Load the catalogue, then listen and poll. On the serving loop; may be called again after it has failed.
@@ -194,7 +195,7 @@ class ConfigWatcher:
 
     async def _refresh_catalogue(self) -> None:
         resolver = self._serving.resolver
-        if self._serving.started:
+        if self._loaded:
             version = await self._database.read(self._source.version, probe=True)
             if version == resolver.catalogue.version:
                 return
@@ -207,12 +208,13 @@ class ConfigWatcher:
         head = await self._database.read(lambda: classifier.prepare(stored), limit_s=CATALOGUE_LIMIT_S, probe=True)
         catalogue, before = compiled.catalogue, resolver.catalogue.personas
         changed = [persona for slug, persona in catalogue.personas.items() if persona != before.get(slug)]
-        if self._serving.started and changed:
+        if self._loaded and changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WARM_BEFORE_S):
                     await self._warm(changed)
         resolver.phrases.install(compiled)
         classifier.install(stored, head)
+        self._loaded = True
         if self._serving.policy.turn.tool.kind == "classifier" and not classifier.ready:
             logger.warning("TOOL_DECISION=classifier, but no classifier is in force: every tool decision is no")
         logger.info(

@@ -17,7 +17,7 @@ from tests.server import YapServer
 pytestmark = pytest.mark.browser
 
 LONG_NAME = ("Wilhelmina " * 9).strip()
-RIGHT_TO_LEFT = "مرحبا، من أنت؟\n" * 2 + "مرحبا"
+RIGHT_TO_LEFT = "مرحبا، من أنت؟\n" * 15 + "مرحبا"  # more than the window shows
 TO_END = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
@@ -86,8 +86,10 @@ def test_a_phone_in_the_dark(chromium: Browser, demo_chat_server: YapServer, por
     look(page, "8-talk-portrait")
     page.emulate_media(color_scheme="dark")
 
+    page.set_viewport_size({"width": 390, "height": 480})
     say(page, RIGHT_TO_LEFT)
     ended(page, 0)
+    page.locator("#log").evaluate("(log) => { log.scrollTop = 0; }")
     say(page, "Tell me a long story.")
     expect(replies(page).nth(1).locator(".bubble")).to_contain_text(re.compile(r"\S"))
     page.keyboard.press("Escape")

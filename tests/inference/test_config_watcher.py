@@ -60,6 +60,26 @@ async def test_a_start_without_a_database_fails() -> None:
         await threads.aclose()
 
 
+async def test_a_catalogue_is_read_once_until_it_changes() -> None:
+    database = Database()
+    async with talking() as line:
+        line.serving.started = False  # as it is until the first turns are prepared
+        threads, loads = DatabaseThreads(database.breaker, 1, "control"), 0
+
+        def counted() -> Catalogue:
+            nonlocal loads
+            loads += 1
+            return database.catalogue
+
+        source = replace(database.source(), catalogue=counted)
+        control = ConfigWatcher(line.serving, SessionRegistry(), source, threads)
+        await control.start()
+        await until(lambda: database.reads > 2)
+        await control.aclose()
+        await threads.aclose()
+    assert loads == 1
+
+
 async def test_a_new_version_is_picked_up_by_looking() -> None:
     database, chat = Database(), FakeEngine()
     async with controlled(database, chat) as (line, _):
