@@ -182,6 +182,8 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._comment is not None:  # one that has not begun would stand behind the end
+            self._comment.cancel()
 
     async def _start(self, status: int, content_type: bytes, headers: Headers) -> None:
         self.started = True

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from inference.openai.errors import OpenAIError
+from inference.openai.sse import Exchange
 from personas.snapshot import PhraseRule
 from tests.fakes.engine import FakeEngine
 from tests.fakes.serving import ANNA, UNLIMITED, catalogue
@@ -275,6 +277,32 @@ async def test_the_head_leaves_with_the_first_text_or_soon_without() -> None:
         assert reply.body == b""
         let_go(chat)
         assert (await slow.end()).text == SAID
+
+
+async def test_a_comment_that_is_due_stays_out_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.openai.sse.HEAD_WITHIN_S", 0.0)
+    sent = list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    exchange = Exchange({"method": "POST", "path": "/v1/chat/completions"}, receive, send)
+
+    async def fail() -> None:
+        exchange.begin_stream()
+        exchange._fill_silence()  # the time of the head and the failure come in the same turn of the loop
+        raise OpenAIError(503, "engine_unavailable", "gone")
+
+    with pytest.raises(OpenAIError) as failure:
+        await exchange.unless_gone(fail())
+    await exchange.refuse(failure.value)
+    await asyncio.sleep(0.01)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
 
 
 async def test_a_silent_stream_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
