@@ -18,7 +18,7 @@ from inference.prompting.tool_definitions import CallGrammar, defined_tool, gram
 from inference.prompting.tool_prompt import prompt_of_tools
 from personas.tool_snapshot import ToolSnapshot
 
-MAX_TOOLS = 64
+MAX_TOOLS = 128  # as OpenAI allows
 MAX_SCHEMA_BYTES = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ANY_OBJECT = '{"type":"object"}'

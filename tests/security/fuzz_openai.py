@@ -78,7 +78,7 @@ _SAMPLING: Mapping[str, tuple[int, Build]] = {
     "user_identity": (64, text()), "model": (64, text()), "stream_options": (16, keys(True)),
 }  # fmt: skip
 _TOOLS: Mapping[str, tuple[int, Build]] = {
-    "tools": (64, times(_TOOL)), "tools (name)": (64, tools(name=text())),
+    "tools": (128, times(_TOOL)), "tools (name)": (64, tools(name=text())),
     "tools (description)": (1_000, tools(description=text("語"))),
     "tools (properties)": (100, tools(parameters=lambda n: {"type": "object", "properties": keys({})(n)})),
     "tools (nested)": (12, tools(parameters=nested)), "tools ($ref)": (20, tools(parameters=referring)),

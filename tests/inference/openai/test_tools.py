@@ -161,7 +161,7 @@ async def test_a_required_call_starts_no_reply(choice: Any) -> None:
         {"tools": [5]},
         {"tools": [{"type": "function", "function": {"name": "not a name"}}]},
         {"tools": [{"type": "function", "function": {"name": "a", "parameters": []}}]},
-        {"tools": [WEATHER] * 65},
+        {"tools": [WEATHER] * 129},
         {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "b"}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
         {
