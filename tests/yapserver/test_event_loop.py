@@ -19,6 +19,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("command", "loop"), [("serve", "uvloop"), ("check", "asyncio.unix_events")])
 def test_serve_alone_runs_daphne_on_uvloop(command: str, loop: str) -> None:
     ran = subprocess.run(
