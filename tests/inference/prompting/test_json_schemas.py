@@ -52,10 +52,13 @@ ORDINARY: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_costs_an_engine_seconds_is_refused_in_milliseconds(name: str) -> None:
-    began = time.process_time()
-    with pytest.raises(SchemaTooCostly):
-        SchemaBudget().bounded(BOMBS[name])
-    assert time.process_time() - began < 0.1
+    took: list[float] = []
+    for _ in range(3):  # a garbage collection of the whole process may fall into one
+        began = time.process_time()
+        with pytest.raises(SchemaTooCostly):
+            SchemaBudget().bounded(BOMBS[name])
+        took.append(time.process_time() - began)
+    assert min(took) < 0.1
 
 
 @pytest.mark.parametrize("schema", ORDINARY)
