@@ -39,7 +39,7 @@ class _BoundedSend:
     async def __call__(self, message: Message) -> None:
         """Send one message (ASGI)."""
         request = self._request
-        if request.channel is None or request.finished:
+        if request.finished or request.channel is None:  # Twisted deletes the channel of a finished request
             return
         if message["type"] != "http.response.body":
             await self._send(message)

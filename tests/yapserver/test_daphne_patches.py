@@ -208,6 +208,7 @@ class Socket(Transport):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.connected, self.dataBuffer, self._tempDataLen = 1, b"", 0
+        self.disconnecting, self.made_writes = False, 0
         self.room: int | None = room
         self.taken = b""
 
@@ -221,6 +222,9 @@ class Socket(Transport):
         now = data[: self.room]
         self.taken, self.room = self.taken + now, self.room - len(now)
         return len(now)
+
+    def doWrite(self) -> None:  # noqa: N802
+        self.made_writes += 1
 
     def write(self, data: bytes) -> None:
         self._tempDataLen += len(data)
@@ -251,6 +255,14 @@ def test_a_connection_that_is_lost_is_left_to_twisted(state: str) -> None:
         transport.room = None
     DirectWriter(transport).write(b"hello")
     assert (transport.taken, transport.written) == (b"", [b"hello"])
+
+
+@pytest.mark.parametrize(("connected", "disconnecting", "writes"), [(1, False, 1), (0, False, 0), (1, True, 0)])
+def test_the_end_of_a_connection_is_the_reactors(connected: int, disconnecting: bool, writes: int) -> None:
+    transport = Socket(room=100)
+    transport.connected, transport.disconnecting = connected, disconnecting
+    DirectWriter(transport).flush()
+    assert transport.made_writes == writes
 
 
 async def test_nothing_is_written_behind_the_end() -> None:
